@@ -1,0 +1,386 @@
+"""`Bus`: one method per verb. It knows nothing of connectors, the catalog or Celery and is usable by itself."""
+
+# redis-py leaves its **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import redis
+from redis import Redis
+from redis.exceptions import RedisError
+
+from sourcebus.bus import keys
+from sourcebus.bus.scripts import Arg, verbs
+from sourcebus.bus.values import (
+    Claimed,
+    DeadLetter,
+    Emitted,
+    Peek,
+    Refreshed,
+    Settle,
+    Settled,
+    SourceStats,
+    Ticked,
+    Vitals,
+    key_of,
+    lease_field,
+    pack_event,
+    unpack_dead_letter,
+    unpack_lease,
+    unpack_peek,
+    unpack_stats,
+)
+from sourcebus.errors import BusUnavailable, InvalidInput, UnknownSource
+from sourcebus.model import MAX_ID_BYTES, WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
+
+MOST_EVENTS = 10_000
+"""Most events in one call: keeps a script's work bounded."""
+
+MOST_LEASES = 1_000
+
+_SLICE = 250
+"""Events per script call, so that other clients wait for milliseconds only."""
+
+
+@contextmanager
+def _redis_errors() -> Generator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise BusUnavailable(f"Redis did not take this ({type(error).__name__}): {error}") from error
+
+
+def _tokens(raw: Sequence[bytes]) -> tuple[int, ...]:
+    return tuple(int(token) for token in raw)
+
+
+class Bus:
+    """The event bus in one Redis ≥ 6.2 or Valkey ≥ 7.2. What it promises: docs/bus.md.
+
+    `client` is a redis-py client with ``decode_responses=False``; `name` tells several buses in one server apart.
+    `clock_ms`, where given, replaces the server's time (tests, simulation). Every method raises `BusUnavailable` when
+    Redis does not answer; whatever it was doing has then either happened or not, and may be repeated.
+    """
+
+    def __init__(self, client: Redis, *, name: str = "sourcebus", clock_ms: Callable[[], float] | None = None) -> None:
+        self._client = client
+        self._root = keys.root(name)
+        self._clock_ms = clock_ms
+        self._names: dict[int, str] = {}
+        self._epoch: int | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, name: str = "sourcebus") -> Bus:
+        """A bus on ``redis://``, ``rediss://`` or ``unix://``. Connects when first used."""
+        client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5, health_check_interval=0)
+        return cls(client, name=name)
+
+    def _run(self, verb: str, *args: Arg) -> Any:
+        now = self._clock_ms() if self._clock_ms else 0
+        with _redis_errors():
+            return verbs()[verb](self._client, self._root, (now, *args))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ping(self) -> None:
+        with _redis_errors():
+            self._client.ping()
+
+    # --- sources -------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        source_id: str,
+        *,
+        quota: Quota | None = None,
+        window_ms: float = 30_000,
+        weight: float = 1.0,
+        max_attempts: int = 5,
+        backoff_ms: float = 1_000,
+        backoff_cap_ms: float = 300_000,
+        max_pending: int = 200_000,
+        cost: float = 1.0,
+        live_weight: int = 8,
+        refresh_ms: float = 60_000,
+        poll_ms: float = 0,
+        paused: bool = False,
+    ) -> tuple[int, ...]:
+        """Makes a source known or changes what it may do; what is pending stays. Answers invitations to publish.
+
+        `window_ms` dedup window · `cost` units that one claim is charged before its true cost is known · `live_weight`
+        live claims per backfill claim while both wait · `refresh_ms` least time between manual refreshes · `poll_ms`
+        interval of scans of the whole source, 0 for none · past `max_pending` objects the bus keeps one scan instead.
+        """
+        quota = quota or Quota()
+        _check_id("source_id", source_id)
+        if quota.bucket:
+            _check_id("quota.bucket", quota.bucket)
+        _check_positive("quota.concurrency", quota.concurrency)
+        _check_positive("quota.burst", quota.burst)
+        _check_positive("weight", weight)
+        if quota.rate is not None:
+            _check_positive("quota.rate", quota.rate)
+        reply = self._run(
+            "register",
+            source_id,
+            quota.bucket or "",
+            (quota.rate or 0) / 1000,
+            quota.burst,
+            quota.concurrency,
+            weight,
+            window_ms,
+            max_attempts,
+            backoff_ms,
+            backoff_cap_ms,
+            max_pending,
+            cost,
+            live_weight,
+            refresh_ms,
+            poll_ms,
+            int(paused),
+        )
+        return _tokens(reply[2])
+
+    def unregister(self, source_id: str) -> bool:
+        """Forgets a source and all that is pending for it. False if it was not known."""
+        found, left = self._run("unregister", source_id, 5_000)
+        while left:
+            _, left = self._run("unregister", "", 5_000)
+        return bool(found)
+
+    def pause(self, source_id: str) -> None:
+        """Holds a source back: nothing of it is claimed until `resume`; signals are still stored."""
+        self._set_paused(source_id, 1)
+
+    def resume(self, source_id: str) -> tuple[int, ...]:
+        """Lets a paused source go on. Answers invitations to publish."""
+        return self._set_paused(source_id, 0)
+
+    def _set_paused(self, source_id: str, paused: int) -> tuple[int, ...]:
+        found, tokens = self._run("pause", source_id, paused)
+        if not found:
+            raise UnknownSource(source_id)
+        return _tokens(tokens)
+
+    # --- signals in ----------------------------------------------------------------------------------------------
+
+    def emit(self, events: SourceChanged | Iterable[SourceChanged]) -> Emitted:
+        """Stores signals; when it returns they are in Redis. An unusable or unknown one refuses its whole call.
+
+        Calls of more than 250 events are stored in slices; `InvalidInput` is raised before the first, `UnknownSource`
+        too unless a source vanishes meanwhile.
+        """
+        batch = [events] if isinstance(events, SourceChanged) else list(events)
+        if len(batch) > MOST_EVENTS:
+            raise InvalidInput("events", f"holds {len(batch)} events", f"send at most {MOST_EVENTS} at once")
+        args: list[Arg] = []
+        for at, event in enumerate(batch):
+            args += (event.source_id, *pack_event(event, at if len(batch) > 1 else None))
+        total = [0, 0, 0, 0]
+        tokens: tuple[int, ...] = ()
+        if len(batch) > _SLICE:
+            self._require({event.source_id for event in batch}, batch)
+        for start in range(0, len(args), 3 * _SLICE):
+            reply = self._run("emit", *args[start : start + 3 * _SLICE])
+            if reply[0] == b"unknown":
+                raise self._unknown(keys.decode_ref(reply[1]), batch)
+            total = [have + new for have, new in zip(total, reply[2:6], strict=True)]
+            tokens += _tokens(reply[6])
+        return Emitted(total[0], total[1], total[2], total[3], tokens)
+
+    def _require(self, source_ids: set[str], batch: Sequence[SourceChanged]) -> None:
+        ordered = sorted(source_ids)
+        with _redis_errors():
+            found = cast("list[bytes | None]", self._client.hmget(self._root.decode() + "ids", ordered))
+        for source_id, number in zip(ordered, found, strict=True):
+            if number is None:
+                raise self._unknown(source_id, batch)
+
+    @staticmethod
+    def _unknown(source_id: str, batch: Sequence[SourceChanged]) -> UnknownSource:
+        at = next(at for at, event in enumerate(batch) if event.source_id == source_id)
+        return UnknownSource(source_id, f"events[{at}].source_id" if len(batch) > 1 else "source_id")
+
+    def refresh(self, source_id: str, object_ref: str | None = None) -> Refreshed:
+        """A person wants one object, or the whole source (None), looked at now. Capped; see `Refreshed`."""
+        kind = ChangeKind.UPDATED if object_ref else ChangeKind.SCAN
+        event = SourceChanged(source_id, object_ref or WHOLE_SOURCE, kind, signal=Signal.MANUAL)
+        status, until_ms, tokens = self._run("refresh", source_id, *pack_event(event))
+        if status == b"unknown":
+            raise UnknownSource(source_id)
+        return Refreshed(status.decode(), until_ms or None, _tokens(tokens))
+
+    # --- leases --------------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        most: int = 1,
+        *,
+        consumer: str = "",
+        lease_ms: int = 30_000,
+        wait_ms: int = 0,
+        most_waiting: int = 1,
+        invitation: int | None = None,
+    ) -> Claimed:
+        """Takes up to `most` due objects of sources that may run now, in fair order.
+
+        With `wait_ms` a consumer that finds nothing is counted as waiting (unless `most_waiting` are already) and should
+        then call `wait`. `invitation` is the number that the Celery message carried.
+        """
+        token = "" if invitation is None else str(invitation)
+        reply = self._run("claim", min(most, MOST_LEASES), lease_ms, consumer, wait_ms, most_waiting, token)
+        epoch, now_ms, deadline_ms, waiting, next_due_ms, tokens = reply[:6]
+        if epoch != self._epoch:  # Redis lost its data: its numbers mean other sources now
+            self._names.clear()
+            self._epoch = epoch
+        fields = reply[6::2]
+        self._learn_names(fields)
+        leases = [
+            unpack_lease(self._names[int(field[: field.index(b":")])], field, packed, deadline_ms)
+            for field, packed in zip(fields, reply[7::2], strict=True)
+        ]
+        return Claimed(leases, now_ms, bool(waiting), None if next_due_ms < 0 else next_due_ms, _tokens(tokens))
+
+    def _learn_names(self, fields: Sequence[bytes]) -> None:
+        unknown = sorted({int(field[: field.index(b":")]) for field in fields} - self._names.keys())
+        if not unknown:
+            return
+        with _redis_errors():
+            found = cast("list[bytes | None]", self._client.hmget(self._root.decode() + "names", [str(n) for n in unknown]))
+        for number, name in zip(unknown, found, strict=True):
+            self._names[number] = keys.decode_ref(name) if name is not None else ""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleeps until something may be claimable, at most `timeout_s` seconds. True when woken."""
+        with _redis_errors():
+            return self._client.blpop([self._root.decode() + "wake"], timeout=timeout_s) is not None
+
+    def ack(
+        self, leases: Sequence[Lease], *, cost: Sequence[float] | None = None, service_ms: Sequence[float] | None = None
+    ) -> Settled:
+        """Ends leases in success. `cost` in the bucket's units (default 1 each), `service_ms` the worker time each took."""
+        args: list[Arg] = []
+        for at, lease in enumerate(leases):
+            args += (lease_field(lease), lease.fence, cost[at] if cost else 1.0, service_ms[at] if service_ms else 0.0)
+        return self._settled(self._run("ack", *args))
+
+    def nack(
+        self,
+        leases: Sequence[Lease],
+        error: str = "",
+        *,
+        how: Settle = Settle.FAILED,
+        wait_ms: float = 0,
+        cost: float = 1.0,
+        service_ms: float = 0.0,
+    ) -> Settled:
+        """Ends leases without success: FAILED backs off and counts an attempt, HOPELESS is a dead letter at once, THROTTLED
+        pauses the whole bucket for `wait_ms`, halves its learned rate and costs no attempt, UNAVAILABLE only pauses it,
+        RELEASE gives back what was never begun."""
+        args: list[Arg] = []
+        for lease in leases:
+            args += (lease_field(lease), lease.fence, how.value, cost, service_ms, wait_ms, keys.encode_ref(error[:500]))
+        return self._settled(self._run("nack", *args))
+
+    @staticmethod
+    def _settled(reply: Sequence[Any]) -> Settled:
+        return Settled([bool(done) for done in reply[1:]], _tokens(reply[0]))
+
+    def extend(self, leases: Sequence[Lease], *, lease_ms: int = 30_000, running: Lease | None = None) -> list[bool]:
+        """Moves deadlines to now + `lease_ms`; False where the lease is lost. `running` is charged for its time so far."""
+        args: list[Arg] = []
+        for lease in leases:
+            args += (lease_field(lease), lease.fence, int(running is not None and lease.fence == running.fence))
+        return [bool(done) for done in self._run("extend", lease_ms, *args)]
+
+    def leave(self, consumer: str, *, stay_warm: bool = False) -> tuple[int, ...]:
+        """A consumer ends. Answers an invitation for its successor if work is left, or if one should stay waiting."""
+        return _tokens(self._run("leave", consumer, int(stay_warm)))
+
+    def tick(self, most: int = 500) -> Ticked:
+        """Housekeeping, once a second: promotes what is due, reaps lost leases, starts polls, calls for consumers."""
+        epoch, promoted, reaped, polls, tokens = self._run("tick", most)
+        return Ticked(epoch, promoted, reaped, polls, _tokens(tokens))
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def stats(self, source_ids: Sequence[str]) -> list[SourceStats | None]:
+        """How sources stand, in the order asked; None for unknown ones."""
+        result: list[SourceStats | None] = []
+        for start in range(0, len(source_ids), 200):
+            part = source_ids[start : start + 200]
+            now_ms, consumers, _ticked, *rest = self._run("inspect", *part)
+            for at, source_id in enumerate(part):
+                source, bucket, oldest_ms = rest[3 * at : 3 * at + 3]
+                if source is None or bucket is None:
+                    result.append(None)
+                else:
+                    result.append(unpack_stats(source_id, source, bucket, oldest_ms, now_ms, consumers))
+        return result
+
+    def vitals(self) -> Vitals:
+        """Who works here, by the bus's clock."""
+        now_ms, consumers, ticked_ms = self._run("inspect")
+        return Vitals(now_ms, consumers, ticked_ms or None)
+
+    def source_ids(self) -> list[str]:
+        """Every source that the bus knows, unordered."""
+        with _redis_errors():
+            return [keys.decode_ref(name) for name in cast("list[bytes]", self._client.hkeys(self._root.decode() + "ids"))]
+
+    def peek(self, source_id: str, object_ref: str, change_kind: ChangeKind = ChangeKind.UPDATED) -> Peek:
+        """What the bus knows of one object, or of a scope with SCAN."""
+        return unpack_peek(*self._run("peek", source_id, key_of(object_ref, change_kind)))
+
+    def dead_letters(self, source_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Dead letters, oldest first, after the given id; only one source's where asked."""
+        found: list[DeadLetter] = []
+        while len(found) < limit:
+            reply = self._run("dead_letters", after or "", 500)
+            page = [unpack_dead_letter(*reply[at : at + 9]) for at in range(0, len(reply), 9)]
+            found += [letter for letter in page if source_id in (None, letter.source_id)]
+            if len(page) < 500:
+                break
+            after = page[-1].id
+        return found[:limit]
+
+    def replay(self, dead_letter_id: str) -> tuple[int, ...] | None:
+        """Makes a dead letter pending again with fresh attempts. Answers invitations; None if there is none by this id."""
+        found, tokens = self._run("replay", dead_letter_id, 1)
+        return _tokens(tokens) if found else None
+
+    def drop(self, dead_letter_id: str) -> bool:
+        """Deletes a dead letter for good. False if there is none by this id."""
+        return bool(self._run("replay", dead_letter_id, 0)[0])
+
+    def server_info(self) -> dict[str, Any]:
+        """Redis's INFO and the settings that matter for durability, for `sourcebus doctor`."""
+        with _redis_errors():
+            info = self._client.info()
+            try:
+                config = cast(
+                    "dict[Any, Any]", self._client.config_get("maxmemory-policy", "appendonly", "appendfsync", "maxmemory")
+                )
+            except RedisError:  # managed servers forbid CONFIG
+                config = {}
+        return info | {_text(key): _text(value) for key, value in config.items()}
+
+
+def _text(raw: Any) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
+
+
+def _check_id(field: str, value: str) -> None:
+    size = len(keys.encode_ref(value))
+    if not 0 < size <= MAX_ID_BYTES:
+        raise InvalidInput(field, f"is {size} bytes long", f"use 1 to {MAX_ID_BYTES} bytes")
+
+
+def _check_positive(field: str, value: float) -> None:
+    if not 0 < value < 1e15:
+        raise InvalidInput(field, f"is {value}", "use a number above 0")

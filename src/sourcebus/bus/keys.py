@@ -1,0 +1,47 @@
+"""The bus's keys. All of one bus share a hash tag, so on Redis Cluster a bus is one shard, and no user text is part of a key.
+
+Sources and shared buckets are known to Redis by small numbers; an object is the field ``<number>:<o|s><ref>`` of one hash
+(``o`` an object, ``s`` a scope to scan). References may therefore hold any character without meeting another's.
+
+=========  ======  =====================================================================
+key        type    holds
+=========  ======  =====================================================================
+m          string  counters and clocks (struct M)
+ids names  hash    source id → number, number → source id
+src bkt    hash    number → struct S (source), struct B (bucket)
+bids       hash    shared bucket's name → number
+r          hash    object → its record (struct R, and X while in flight)
+q0 q1 q2   list    q<lane>:<number>: ready objects; backfill, live, manual
+d          zset    delayed objects by due time, ms
+x          zset    leases by deadline, ms
+z          zset    ready buckets by start tag, ms of work
+w          zset    waiting buckets by wake time, ms
+bs         zset    bs:<bucket>: runnable sources of a shared bucket by start tag
+c          list    c:<second>: cooling objects whose window ends in that second
+pl         zset    polled sources by next poll, ms
+dl dlz     hash    dead letters by id; dlz (zset) orders them by time of death, ms
+dlk        hash    object → id of its dead letter
+con wt     zset    live and waiting consumers by expiry, ms
+inv        zset    unanswered invitations by expiry, ms
+wake       list    one element wakes one waiting consumer
+gone       set     numbers of removed sources whose queues are still being taken down
+=========  ======  =====================================================================
+"""
+
+from __future__ import annotations
+
+OBJECT, SCOPE = b"o", b"s"
+
+
+def root(bus_name: str) -> bytes:
+    """The common prefix, with the hash tag that keeps a bus on one shard."""
+    return b"{" + bus_name.encode() + b"}:"
+
+
+def encode_ref(ref: str) -> bytes:
+    """A reference as bytes. Reversible for every `str`, also file names that are not UTF-8 (lone surrogates)."""
+    return ref.encode("utf-8", "surrogatepass")
+
+
+def decode_ref(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")

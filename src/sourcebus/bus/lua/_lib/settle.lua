@@ -1,0 +1,119 @@
+-- How a lease ends. `service` is the worker time it took in ms, `cost` the units the provider charged.
+
+local EWMA = 0.2
+local LEAST_MS = 0.05 -- nothing is free: no-op work is still taken in turns
+
+-- The lease's record, or nil when this lease is not the living one (fencing: Kleppmann 2016, "How to do distributed locking").
+local function held(field, fence)
+  local r = record(field)
+  if r and r[R_STATE] == IN_FLIGHT and r[R_AT] == fence then return r end
+  return nil
+end
+
+local function end_lease(n, s, field, r, service, cost, now)
+  local b = bucket(tostring(s[S_BUCKET]))
+  s[S_IN_FLIGHT] = s[S_IN_FLIGHT] - 1
+  b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - 1
+  if cost ~= r[X_COST] and b[B_RATE] > 0 then b[B_TAT] = b[B_TAT] + (cost - r[X_COST]) / rate_now(b, now) end
+  s[S_FINISH] = s[S_FINISH] + (max(service, LEAST_MS) - r[X_EST]) / s[S_WEIGHT]
+  zput('x', field, false)
+  touch(n)
+end
+
+local function learn(s, service)
+  s[S_EST] = s[S_EST] + EWMA * (max(service, LEAST_MS) - s[S_EST])
+  s[S_SERVICE] = s[S_SERVICE] + service
+end
+
+-- What came while the lease was held becomes a claim of its own.
+local function become_newer(r)
+  r[R_SINCE], r[R_ATTEMPTS], r[R_FLAGS], r[R_LANE] = r[X_DIRTY], 0, 0, LANE[r[R_SIGNAL]]
+end
+
+local function forget_dead_letter(s, field)
+  local id = call('HGET', ROOT .. 'dlk', field)
+  if id then
+    call('HDEL', ROOT .. 'dlk', field)
+    call('HDEL', ROOT .. 'dl', id)
+    call('ZREM', ROOT .. 'dlz', id)
+    s[S_DEAD] = max(0, s[S_DEAD] - 1)
+  end
+end
+
+local function bury(n, s, field, r, error, now)
+  forget_dead_letter(s, field)
+  local id = string.format('%d', r[R_AT])
+  call('HSET', ROOT .. 'dl', id, cmsgpack.pack({ field, r[R_KIND], r[R_SIGNAL], r[R_ATTEMPTS], error, r[R_SINCE], now }))
+  call('HSET', ROOT .. 'dlk', field, id)
+  call('ZADD', ROOT .. 'dlz', string.format('%.17g', now), id)
+  s[S_DEAD], s[S_DIED] = s[S_DEAD] + 1, s[S_DIED] + 1
+end
+
+-- Full-range exponential backoff with jitter; the fence is the (replayable) source of randomness.
+local function backoff(s, r)
+  local span = min(s[S_BACKOFF_CAP], s[S_BACKOFF] * 2 ^ (r[R_ATTEMPTS] - 1))
+  return span * (0.5 + (r[R_AT] * 2654435761 % 1000) / 2000)
+end
+
+local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
+  local wait = backoff(s, r)
+  if hopeless or r[R_ATTEMPTS] >= s[S_MAX_ATTEMPTS] then
+    bury(n, s, field, r, error, now)
+    if r[X_DIRTY] == 0 then return drop(field) end
+    become_newer(r)
+    return make_pending(n, s, field, r, max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
+  end
+  if r[X_DIRTY] ~= 0 then r[R_LANE] = LANE[r[R_SIGNAL]] end
+  r[R_FLAGS] = flags
+  make_pending(n, s, field, r, now + wait, now)
+end
+
+local function reap(now, most)
+  local lost = call('ZRANGEBYSCORE', ROOT .. 'x', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  if #lost == 0 then return 0 end
+  load_records(lost)
+  local owners = {}
+  for i, field in ipairs(lost) do owners[i] = owner(field) end
+  load_sources(owners)
+  for i, field in ipairs(lost) do
+    local n, r = owners[i], records[field]
+    local s = sources[n]
+    if s and r and r[R_STATE] == IN_FLIGHT then
+      s[S_REAPED] = s[S_REAPED] + 1
+      end_lease(n, s, field, r, now - r[X_CLAIMED], r[X_COST], now)
+      retry_or_bury(n, s, field, r, 'the lease was lost: its worker died or stood still', now, SOLO, false)
+    else
+      zput('x', field, false)
+      if r and not s then drop(field) end
+    end
+  end
+  return #lost
+end
+
+local function promote(now, most)
+  local due = call('ZRANGEBYSCORE', ROOT .. 'd', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  if #due > 0 then
+    load_records(due)
+    local owners = {}
+    for i, field in ipairs(due) do owners[i] = owner(field) end
+    load_sources(owners)
+    for i, field in ipairs(due) do
+      local n, r = owners[i], records[field]
+      local s = sources[n]
+      if s and r and r[R_STATE] == DELAYED and r[R_AT] <= now then
+        leave_pending(s, field, r)
+        make_ready(n, s, field, r)
+        touch(n)
+      else
+        if not (r and r[R_STATE] == DELAYED and s) then zput('d', field, false) end
+        if r and not s then drop(field) end
+      end
+    end
+  end
+  local woken = call('ZRANGEBYSCORE', ROOT .. 'w', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  fetch('bkt', missing(woken, buckets), buckets, decode_bucket)
+  for _, id in ipairs(woken) do
+    if buckets[id] then touched_buckets[id] = true else zput('w', id, false) end
+  end
+  return #due + #woken
+end

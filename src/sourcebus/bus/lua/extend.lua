@@ -1,0 +1,28 @@
+-- Keeps leases alive and charges a running extraction for the worker time it has used so far.
+-- @include core place queue settle
+-- @arg now lease_ms
+-- @args field fence running
+-- @reply extended...
+-- @keys m src bkt r x z w bs
+local now = begin(ARGV[1])
+local deadline = now + tonumber(ARGV[2])
+local answer = {}
+for i = 3, #ARGV, 3 do
+  local field = ARGV[i]
+  local r = held(field, tonumber(ARGV[i + 1]))
+  local n = owner(field)
+  local s = r and source(n)
+  if s then
+    zput('x', field, deadline)
+    local used = now - r[X_CLAIMED]
+    if ARGV[i + 2] == '1' and used > r[X_EST] then
+      s[S_FINISH] = s[S_FINISH] + (used - r[X_EST]) / s[S_WEIGHT]
+      r[X_EST] = used
+      put(field, r)
+      touch(n)
+    end
+  end
+  answer[#answer + 1] = s and 1 or 0
+end
+flush(now)
+return answer

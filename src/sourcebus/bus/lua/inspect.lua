@@ -1,0 +1,28 @@
+-- How sources stand. Reads only.
+-- @include core place queue
+-- @arg now
+-- @args source
+-- @reply now consumers ticked source_packed bucket_packed oldest_ms...
+-- @keys m ids src bkt r q0 q1 q2 con
+local now = begin(ARGV[1])
+local answer = { math.floor(now), call('ZCOUNT', ROOT .. 'con', now, '+inf'), math.floor(m[M_TICKED]) }
+for i = 2, #ARGV do
+  local n = call('HGET', ROOT .. 'ids', ARGV[i])
+  local packed = n and call('HGET', ROOT .. 'src', n)
+  if packed then
+    local s = decode_source(packed)
+    local id = tostring(s[S_BUCKET])
+    local oldest = math.huge
+    for lane = BACKFILL, MANUAL do
+      local first = call('LINDEX', ROOT .. lane_key(lane, n), 0)
+      local r = first and record(first)
+      if r and r[R_STATE] == READY then oldest = min(oldest, r[R_SINCE]) end
+    end
+    answer[#answer + 1] = packed
+    answer[#answer + 1] = call('HGET', ROOT .. 'bkt', id)
+    answer[#answer + 1] = oldest == math.huge and -1 or math.floor(oldest)
+  else
+    for _ = 1, 3 do answer[#answer + 1] = false end
+  end
+end
+return answer

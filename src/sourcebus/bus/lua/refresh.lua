@@ -1,0 +1,33 @@
+-- A person asks for one object or the whole source now: past the window and the bucket's wait, never past a provider's
+-- pause, and capped. Answers when the next one is possible, or how it was taken.
+-- @include core place queue summon
+-- @arg now source key payload
+-- @reply status until_ms tokens
+-- @keys m ids src bkt r d x z w q0 q1 q2 bs wake wt inv
+local now = begin(ARGV[1])
+local n = call('HGET', ROOT .. 'ids', ARGV[2])
+if not n then return { 'unknown', 0, {} } end
+load_sources({ n })
+local s = sources[n]
+local b = bucket(tostring(s[S_BUCKET]))
+local gap = s[S_REFRESH]
+if b[B_RATE] > 0 then gap = max(gap, 2 * s[S_COST] / b[B_RATE]) end -- at most half of a very small quota
+if s[S_REFRESHED] > 0 and s[S_REFRESHED] + gap > now then
+  call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
+  return { 'capped', math.ceil(s[S_REFRESHED] + gap), {} }
+end
+s[S_REFRESHED] = now
+local kind, signal, observed, next_byte = struct.unpack('<BBd', ARGV[4])
+local answer = accept(n, s, n .. ':' .. ARGV[3], kind, signal, observed > 0 and observed or now, string.sub(ARGV[4], next_byte), now)
+count_accept(s, answer)
+touch(n)
+local look_again = flush(now)
+local status, until_ms = 'queued', 0
+if b[B_PAUSE] > now then
+  status, until_ms = 'provider_pause', math.ceil(b[B_PAUSE])
+elseif s[S_PAUSED] ~= 0 then
+  status = 'paused'
+elseif answer == DEFERRED then
+  status = 'running'
+end
+return { status, until_ms, summon(now, look_again) }

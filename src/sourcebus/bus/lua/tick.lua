@@ -1,0 +1,36 @@
+-- The once-a-second housekeeping, bounded: promote, reap, sweep, start due polls, and see that somebody comes.
+-- @include core place queue settle summon
+-- @arg now most
+-- @reply epoch promoted reaped polls tokens
+-- @keys m src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
+local now = begin(ARGV[1])
+local most = tonumber(ARGV[2])
+local POLL = 1
+local reaped = reap(now, most)
+local promoted = promote(now, most)
+sweep_wheel(now, most)
+
+local stamp = string.format('%.17g', now)
+local polls = call('ZRANGEBYSCORE', ROOT .. 'pl', '-inf', stamp, 'LIMIT', 0, most)
+load_sources(polls)
+for _, n in ipairs(polls) do
+  local s = sources[n]
+  if s and s[S_POLL] > 0 then
+    accept(n, s, n .. ':s', KIND_SCAN, POLL, now, '', now)
+    touch(n)
+    m[M_FENCE] = m[M_FENCE] + 1
+    local jitter = 0.9 + (m[M_FENCE] * 2654435761 % 1000) / 5000 -- spreads sources that were added together
+    call('ZADD', ROOT .. 'pl', string.format('%.17g', now + s[S_POLL] * jitter), n)
+  else
+    call('ZREM', ROOT .. 'pl', n)
+  end
+end
+local look_again = flush(now)
+
+for _, key in ipairs({ 'inv', 'wt', 'con' }) do call('ZREMRANGEBYSCORE', ROOT .. key, '-inf', stamp) end
+local tokens = summon(now, look_again)
+-- Work is ready and nobody has claimed since the last tick: whoever was counted on is gone.
+if #tokens == 0 and m[M_CLAIMS] == m[M_TICK_CLAIMS] and call('ZCARD', ROOT .. 'z') > 0 then tokens = { issue(now) } end
+m[M_TICK_CLAIMS], m[M_TICKED] = m[M_CLAIMS], now
+call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
+return { m[M_EPOCH], promoted, reaped, #polls, tokens }

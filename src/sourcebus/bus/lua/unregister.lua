@@ -1,0 +1,44 @@
+-- Forgets a source. Its queue is taken down in slices: call again until `left` is 0.
+-- @include core place queue settle
+-- @arg now source most
+-- @reply found left
+-- @keys m ids names src bkt bids bs pl r x d z w q0 q1 q2 gone dl dlk dlz
+local now = begin(ARGV[1])
+local n = call('HGET', ROOT .. 'ids', ARGV[2])
+local found = n and 1 or 0
+if n then
+  local s = source(n)
+  local id = tostring(s[S_BUCKET])
+  local b = bucket(id)
+  b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]
+  call('HDEL', ROOT .. 'ids', ARGV[2])
+  call('HDEL', ROOT .. 'names', n)
+  call('HDEL', ROOT .. 'src', n)
+  call('ZREM', ROOT .. 'pl', n)
+  call('ZREM', ROOT .. 'bs:' .. id, n)
+  sources[n] = false
+  if b[B_SOLO] > 0 then
+    call('HDEL', ROOT .. 'bkt', id)
+    buckets[id] = false
+    zput('z', id, false)
+    zput('w', id, false)
+  else
+    touched_buckets[id] = true
+  end
+  call('SADD', ROOT .. 'gone', n)
+end
+local left = tonumber(ARGV[3])
+local gone = call('SRANDMEMBER', ROOT .. 'gone')
+if gone then
+  for lane = BACKFILL, MANUAL do
+    while left > 0 do
+      local fields = call('LPOP', ROOT .. lane_key(lane, gone), min(left, 500))
+      if not fields then break end
+      for _, field in ipairs(fields) do drop(field) end
+      left = left - #fields
+    end
+  end
+  if left > 0 then call('SREM', ROOT .. 'gone', gone) end
+end
+flush(now)
+return { found, call('SCARD', ROOT .. 'gone') }

@@ -1,0 +1,301 @@
+"""What the bus answers with, and how a lease or a source's record is unpacked."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sourcebus.bus.keys import OBJECT, SCOPE, decode_ref, encode_ref
+from sourcebus.bus.scripts import layouts
+from sourcebus.errors import InvalidInput
+from sourcebus.model import MAX_REF_BYTES, ChangeKind, Lease, Signal, SourceChanged
+
+KINDS = (ChangeKind.CREATED, ChangeKind.UPDATED, ChangeKind.DELETED, ChangeKind.SCAN)
+SIGNALS = (Signal.WEBHOOK, Signal.POLL, Signal.WATCH, Signal.MANUAL, Signal.RECONCILE)
+KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
+SIGNAL_CODE = {signal: code for code, signal in enumerate(SIGNALS)}
+STATES = ("absent", "ready", "delayed", "in_flight", "cooling")
+
+_HINTS = struct.Struct("<BBd")
+_RECORD = struct.Struct(layouts()["R"].format)
+_LEASED = struct.Struct(layouts()["R"].format + layouts()["X"].codes)
+
+
+class Settle(StrEnum):
+    """How a lease may end without success; see `Bus.nack`."""
+
+    FAILED = "failed"
+    HOPELESS = "hopeless"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What became of signals that are now stored: `accepted` start a claim of their own, `merged` join one that is
+    pending, `deferred` wait for the end of the window or of the extraction under way, `overflowed` were folded into one
+    scan of their source. `invite` are the invitations to publish (none for those who run no Celery)."""
+
+    accepted: int
+    merged: int
+    deferred: int
+    overflowed: int
+    invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Leases, or how long to wait: `next_due_ms` is None when nothing is due at all. `waiting`: this consumer counts as
+    waiting and will be woken. `invite` are invitations to publish: more is ready than one consumer takes."""
+
+    leases: list[Lease]
+    now_ms: int
+    waiting: bool
+    next_due_ms: int | None
+    invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Per lease: True where it was the living one, False where it had been lost, so that nothing was changed."""
+
+    done: list[bool]
+    invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Answer to a manual refresh. `status`: queued, running (one more follows), provider_pause, paused or capped; the last
+    is a refusal. `until_ms` is when a capped one becomes possible, or the provider's pause ends; else None."""
+
+    status: str
+    until_ms: int | None
+    invite: tuple[int, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        return self.status != "capped"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What one round of housekeeping did. A changed `epoch` means that Redis lost its data."""
+
+    epoch: int
+    promoted: int
+    reaped: int
+    polls: int
+    invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """The bus's time, its live consumers, and when housekeeping was done last (None: never)."""
+
+    now_ms: int
+    consumers: int
+    ticked_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event whose attempts are used up, with the last error. A newer change of the object is not held up by it."""
+
+    id: str
+    source_id: str
+    object_ref: str
+    change_kind: ChangeKind
+    signal: Signal
+    attempts: int
+    error: str
+    accepted_at_ms: int
+    died_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What the bus knows of one object now. `state`: absent, ready, delayed, in_flight or cooling; `at_ms` is when a delayed
+    one is due or a cooling one may run again; `dirty`: a newer change came while it is in flight."""
+
+    state: str
+    attempts: int
+    since_ms: int | None
+    at_ms: int | None
+    dirty: bool
+    dead_letter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStats:
+    """How a source stands. `state`: idle, ready, waiting (until `until_ms`) or blocked; `reason` says why it is not running:
+    tokens, provider_pause, window_or_backoff, cap, paused, no_worker. `tokens` in units (None: unlimited), below zero in debt.
+    `oldest_due_ms` is when the oldest ready signal was stored. The counters are all-time; `service_ms`
+    is a mean; `now_ms` is the bus's time."""
+
+    source_id: str
+    state: str
+    reason: str
+    until_ms: int | None
+    pending: int
+    live: int
+    backfill: int
+    manual: int
+    delayed: int
+    in_flight: int
+    dead: int
+    oldest_due_ms: int | None
+    tokens: float | None
+    accepted: int
+    merged: int
+    claimed: int
+    acked: int
+    nacked: int
+    reaped: int
+    throttled: int
+    reruns: int
+    overflowed: int
+    service_ms: float
+    learned_share: float
+    now_ms: int
+
+
+def key_of(object_ref: str, kind: ChangeKind) -> bytes:
+    """An object's name within its source; scopes have a namespace of their own."""
+    return (SCOPE if kind is ChangeKind.SCAN else OBJECT) + encode_ref(object_ref)
+
+
+def pack_event(event: SourceChanged, at: int | None = None) -> tuple[bytes, bytes]:
+    """Key and payload of one signal. InvalidInput names the field; `at` is the event's place in its batch."""
+    where = "" if at is None else f"events[{at}]."
+    key = key_of(event.object_ref, event.change_kind)
+    if len(key) > MAX_REF_BYTES + 1:
+        raise InvalidInput(f"{where}object_ref", f"is {len(key) - 1} bytes long", f"use at most {MAX_REF_BYTES}")
+    if len(key) == 1 and event.change_kind is not ChangeKind.SCAN:
+        raise InvalidInput(f"{where}object_ref", "is empty", 'only change_kind "scan" may leave it empty, for the whole source')
+    observed_ms = event.observed_at.timestamp() * 1000 if event.observed_at else 0.0
+    tail = b""
+    if event.version or event.trace:
+        version = encode_ref(event.version or "")[:512]
+        tail = struct.pack("<H", len(version)) + version + encode_ref(event.trace or "")[:128]
+    return key, _HINTS.pack(KIND_CODE[event.change_kind], SIGNAL_CODE[event.signal], observed_ms) + tail
+
+
+def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
+    if not tail:
+        return None, None
+    (size,) = struct.unpack_from("<H", tail)
+    version, trace = tail[2 : 2 + size], tail[2 + size :]
+    return version.decode("utf-8", "replace") or None, trace.decode("utf-8", "replace") or None
+
+
+def unpack_lease(source_id: str, field: bytes, packed: bytes, deadline_ms: int) -> Lease:
+    """A claim's field and record as a lease."""
+    _state, _lane, kind, signal, attempts, _flags, since, observed, fence, claimed, _est, _cost, _dirty = _LEASED.unpack_from(
+        packed
+    )
+    tail = packed[_LEASED.size :]
+    version, trace = _split_tail(tail) if tail else (None, None)
+    colon = field.index(b":")
+    return Lease(
+        source_id,
+        field[colon + 2 :].decode("utf-8", "surrogatepass"),
+        KINDS[kind],
+        SIGNALS[signal],
+        int(fence),
+        attempts,
+        int(observed),
+        int(since),
+        int(claimed),
+        deadline_ms,
+        version,
+        trace,
+        int(field[:colon]),
+    )
+
+
+def lease_field(lease: Lease) -> bytes:
+    """The bus's own name for the lease's object."""
+    return b"%d:%s" % (lease.slot, key_of(lease.object_ref, lease.change_kind))
+
+
+def unpack_peek(packed: bytes, dead_letter: bytes) -> Peek:
+    letter = dead_letter.decode() or None
+    if not packed:
+        return Peek("absent", 0, None, None, False, letter)
+    record: tuple[Any, ...] = _RECORD.unpack_from(packed)
+    state, _lane, _kind, _signal, attempts, _flags, since, _observed, at = record
+    now = STATES[int(state)]
+    in_flight = now == "in_flight"
+    dirty = bool(in_flight and _LEASED.unpack_from(packed)[-1])
+    return Peek(now, attempts, int(since), None if in_flight or not at else int(at), dirty, letter)
+
+
+def unpack_dead_letter(
+    letter_id: bytes, source: bytes, field: bytes, kind: int, signal: int, attempts: int, error: bytes, since: int, died: int
+) -> DeadLetter:
+    return DeadLetter(
+        letter_id.decode(),
+        decode_ref(source),
+        decode_ref(field[field.index(b":") + 2 :]),
+        KINDS[kind],
+        SIGNALS[signal],
+        attempts,
+        error.decode("utf-8", "replace"),
+        since,
+        died,
+    )
+
+
+def _reason(s: dict[str, float], b: dict[str, float], pending: int, consumers: int) -> tuple[str, str]:
+    if s["paused"]:
+        return "blocked", "paused"
+    ready = s["n0"] + s["n1"] + s["n2"]
+    if not pending:
+        return ("ready", "") if s["in_flight"] else ("idle", "")
+    if not ready:
+        return "waiting", "window_or_backoff"
+    if int(b["where"]) == 2:
+        return "waiting", "provider_pause" if int(b["why"]) == 2 else "tokens"
+    if int(b["why"]) == 3:
+        return "blocked", "cap"
+    return "ready", "" if consumers else "no_worker"
+
+
+def unpack_stats(source_id: str, source: bytes, bucket: bytes, oldest_ms: int, now_ms: int, consumers: int) -> SourceStats:
+    """A source's and its bucket's packed records as statistics."""
+    s = dict(zip(layouts()["S"].fields, struct.unpack(layouts()["S"].format, source), strict=True))
+    b = dict(zip(layouts()["B"].fields, struct.unpack(layouts()["B"].format, bucket), strict=True))
+    pending = int(s["n0"] + s["n1"] + s["n2"] + s["delayed"])
+    state, reason = _reason(s, b, pending, consumers)
+    tokens = b["burst"] - max(0.0, b["tat"] - now_ms) * b["rate"] if b["rate"] else None
+    settled = s["acked"] + s["nacked"]
+    return SourceStats(
+        source_id=source_id,
+        state=state,
+        reason=reason,
+        until_ms=int(b["at"]) if reason in ("tokens", "provider_pause") else None,
+        pending=pending,
+        live=int(s["n1"]),
+        backfill=int(s["n0"]),
+        manual=int(s["n2"]),
+        delayed=int(s["delayed"]),
+        in_flight=int(s["in_flight"]),
+        dead=int(s["dead"]),
+        oldest_due_ms=oldest_ms if oldest_ms >= 0 else None,
+        tokens=tokens,
+        accepted=int(s["accepted"]),
+        merged=int(s["merged"]),
+        claimed=int(s["claimed"]),
+        acked=int(s["acked"]),
+        nacked=int(s["nacked"]),
+        reaped=int(s["reaped"]),
+        throttled=int(s["throttled"]),
+        reruns=int(s["reruns"]),
+        overflowed=int(s["overflowed"]),
+        service_ms=s["service"] / settled if settled else 0.0,
+        learned_share=b["factor"],
+        now_ms=now_ms,
+    )

@@ -1,0 +1,177 @@
+"""A batch of leases: look at each object, then write and acknowledge in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from sourcebus.bus import Bus, Settle
+from sourcebus.catalog import Catalog
+from sourcebus.clock import Clock
+from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.look import look, outcome_of
+from sourcebus.consumer.ports import Bindings, Bound, Sink
+from sourcebus.consumer.scan import Scan
+from sourcebus.errors import (
+    CatalogError,
+    ConnectorError,
+    NeedsAuth,
+    SourceUnavailable,
+    StorageFull,
+    Throttled,
+    UnknownSource,
+)
+from sourcebus.model import ChangeKind, Lease, Outcome, Version
+
+_log = structlog.get_logger(__name__)
+
+_THROTTLE_MS = 30_000  # providers that send 429 without Retry-After mostly mean "this minute"
+_UNAVAILABLE_MS = 2_000
+_NEEDS_AUTH_MS = 60_000
+_GROUP_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    lease: Lease
+    outcome: Outcome
+    service_ms: float
+
+
+class Pipeline:
+    """The `Work` of a shift on the full product. One object per worker slot.
+
+    Results are written to the catalog in one transaction per group, each document with its version, guarded by the
+    lease's fence; only then are the leases acknowledged. What the catalog could not store is given back untouched.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        catalog: Catalog,
+        bindings: Bindings,
+        scan: Scan,
+        clock: Clock,
+        *,
+        commit_ms: float,
+        sinks: Sequence[Sink] = (),
+        invite: Callable[[Sequence[int]], None],
+        wait: Callable[[float], None],
+    ) -> None:
+        self._bus, self._catalog, self._bindings, self._scan, self._clock = bus, catalog, bindings, scan, clock
+        self._commit_ms, self._sinks, self._invite, self._wait = commit_ms, sinks, invite, wait
+        self._done: list[_Done] = []
+        self._done_bytes = 0
+        self._first_ms = 0.0
+
+    def __call__(self, batch: Batch) -> float:
+        """Works the batch off. Answers the mean milliseconds that one lease took, writing included."""
+        began_ms = self._clock.monotonic_ms()
+        worked = 0
+        try:
+            known = self._known([lease for lease in batch.held() if lease.change_kind is not ChangeKind.SCAN])
+        except CatalogError as error:
+            self._give_back(batch, batch.take_back(), error)
+            return self._clock.monotonic_ms() - began_ms
+        while lease := batch.begin():
+            worked += 1
+            self._one(batch, lease, known.get((lease.source_id, lease.object_ref)))
+            if self._done and self._group_is_full():
+                self._write(batch)
+        self._write(batch)
+        return (self._clock.monotonic_ms() - began_ms) / max(1, worked)
+
+    def _known(self, leases: Sequence[Lease]) -> dict[tuple[str, str], Version]:
+        return self._catalog.versions([(lease.source_id, lease.object_ref) for lease in leases]) if leases else {}
+
+    def _one(self, batch: Batch, lease: Lease, known: Version | None) -> None:
+        began_ms = self._clock.monotonic_ms()
+        try:
+            bound = self._bindings.get(lease.source_id)
+            if lease.change_kind is ChangeKind.SCAN:
+                outcome = self._scan.run(lease, bound)
+            else:
+                outcome = look(lease, bound.source, bound.connector, known, self._clock)
+        except UnknownSource:
+            self._bus.unregister(lease.source_id)
+            batch.settled([lease])
+        except CatalogError as error:
+            self._give_back(batch, [lease], error)
+        except Exception as error:  # noqa: BLE001  an extractor is other people's code: whatever it raises is its object's story
+            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms)
+        else:
+            if not self._done:
+                self._first_ms = self._clock.monotonic_ms()
+            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms))
+            self._done_bytes += sum(len(document.text) for document in outcome.documents)
+
+    def _group_is_full(self) -> bool:
+        return self._clock.monotonic_ms() - self._first_ms >= self._commit_ms or self._done_bytes > _GROUP_BYTES
+
+    def _write(self, batch: Batch) -> None:
+        done, self._done, self._done_bytes = self._done, [], 0
+        if not done:
+            return
+        leases = [one.lease for one in done]
+        try:
+            outcomes = [one.outcome for one in done]
+            for sink in self._sinks:
+                sink.write(outcomes)
+            self._catalog.settle(outcomes)
+        except CatalogError as error:
+            self._give_back(batch, leases, error)
+        except Exception as error:  # noqa: BLE001  a sink is other people's code too
+            for one in done:
+                self._failed(batch, one.lease, error, one.service_ms)
+        else:
+            self._invite(self._bus.ack(leases, service_ms=[one.service_ms for one in done]).invite)
+            batch.settled(leases)
+
+    def _give_back(self, batch: Batch, leases: Sequence[Lease], error: CatalogError) -> None:
+        """The catalog is in trouble, the objects are not: no attempt is counted, and this slot takes a break."""
+        rest = [*leases, *batch.take_back()]
+        _log.error("storage_full" if isinstance(error, StorageFull) else "catalog_unavailable", error=str(error))
+        self._invite(self._bus.nack(rest, str(error), how=Settle.RELEASE).invite)
+        batch.settled(rest)
+        self._wait(1.0)
+
+    def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float) -> None:
+        text = str(error) if isinstance(error, ConnectorError) else f"{type(error).__name__}: {error}"
+        how, wait_ms = _judge(error)
+        _log.warning("extraction_failed", source_id=lease.source_id, object_ref=lease.object_ref, error=text, how=how.value)
+        if how is Settle.UNAVAILABLE:
+            self._say(lease.source_id, text)
+        self._note(lease, text, how)
+        self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, service_ms=service_ms).invite)
+        batch.settled([lease])
+
+    def _note(self, lease: Lease, text: str, how: Settle) -> None:
+        try:
+            self._catalog.settle([outcome_of(lease, "note", self._clock.now_ms(), note="failed", error=text, how=how.value)])
+        except CatalogError as error:
+            _log.error("story_not_written", source_id=lease.source_id, object_ref=lease.object_ref, error=str(error))
+
+    def _say(self, source_id: str, text: str) -> None:
+        try:
+            self._catalog.set_state(source_id, error=text)
+        except CatalogError as error:
+            _log.error("state_not_written", source_id=source_id, error=str(error))
+
+
+def _judge(error: Exception) -> tuple[Settle, float]:
+    match error:
+        case Throttled():
+            return Settle.THROTTLED, _THROTTLE_MS if error.retry_after_ms is None else error.retry_after_ms
+        case NeedsAuth():
+            return Settle.UNAVAILABLE, _NEEDS_AUTH_MS
+        case SourceUnavailable():
+            return Settle.UNAVAILABLE, _UNAVAILABLE_MS
+        case ConnectorError() if not error.retry:
+            return Settle.HOPELESS, 0
+        case _:
+            return Settle.FAILED, 0
+
+
+__all__ = ["Bound", "Pipeline"]

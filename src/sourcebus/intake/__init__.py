@@ -1,0 +1,8 @@
+"""The doors where signals enter: HTTP events, watches, polls, manual refreshes. All end in `Intake.accept`."""
+
+from sourcebus.intake.accept import Intake, Refresh
+from sourcebus.intake.housekeeping import Housekeeping
+from sourcebus.intake.sources import Sources
+from sourcebus.intake.watch import WatchRunner
+
+__all__ = ["Housekeeping", "Intake", "Refresh", "Sources", "WatchRunner"]

@@ -1,0 +1,153 @@
+"""The composition root: the one place where the parts are put together. There are no global application objects.
+
+A `Runtime` belongs to one process. It opens nothing that crosses a fork; a forked worker builds its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sourcebus.bus import Bus
+from sourcebus.catalog import Catalog
+from sourcebus.clock import Clock, SystemClock
+from sourcebus.connectors import Connector, registry
+from sourcebus.consumer import Bound, Pipeline, Scan, Shift, ShiftLimits
+from sourcebus.desk import Desk
+from sourcebus.intake import Housekeeping, Intake, Sources, WatchRunner
+from sourcebus.model import Source, SourceChanged
+from sourcebus.settings import Settings
+
+Invite = Callable[[Sequence[int]], None]
+"""Publishes invitations on Celery; see DESIGN §5."""
+
+_BINDING_MS = 1_000
+
+
+def _no_invitations(tokens: Sequence[int]) -> None:
+    """A process without Celery: a waiting consumer is woken by the bus itself, and the tick calls for one otherwise."""
+
+
+class Bindings:
+    """Connectors by source, made once and made anew when the source was changed. Safe between threads."""
+
+    def __init__(self, catalog: Catalog, connect: Callable[[Source], Connector], clock: Clock) -> None:
+        self._catalog, self._connect, self._clock = catalog, connect, clock
+        self._lock = threading.Lock()
+        self._bound: dict[str, tuple[float, Bound]] = {}
+
+    def get(self, source_id: str) -> Bound:
+        """At most a second behind the catalog. UnknownSource, CatalogUnavailable, InvalidInput (a config refused now)."""
+        now_ms = self._clock.monotonic_ms()
+        with self._lock:
+            looked_ms, bound = self._bound.get(source_id, (0.0, None))
+            if bound and now_ms - looked_ms < _BINDING_MS:
+                return bound
+            source = self._catalog.source(source_id)
+            if bound is None or bound.source != source:
+                # the old one is not closed here: another thread may be in the middle of an extraction with it
+                bound = Bound(source, self._connect(source))
+            self._bound[source_id] = (now_ms, bound)
+            return bound
+
+    def close(self) -> None:
+        with self._lock:
+            for _looked_ms, bound in self._bound.values():
+                bound.connector.close()
+            self._bound.clear()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The parts of one process, ready to use. A context manager; `close` lets go of connections."""
+
+    settings: Settings
+    clock: Clock
+    bus: Bus
+    catalog: Catalog
+    bindings: Bindings
+    sources: Sources
+    intake: Intake
+    desk: Desk
+    housekeeping: Housekeeping
+    invite: Invite
+
+    def watches(self) -> WatchRunner:
+        """Turns what sources push into signals until stopped; see `WatchRunner.run`."""
+        return WatchRunner(self.catalog, self.intake, connect, self.settings.watch_step_ms)
+
+    def shift(self, stopping: Callable[[], bool] = lambda: False) -> Shift:
+        """A consumer for one worker slot."""
+        settings = self.settings
+        pause = threading.Event()
+        pipeline = Pipeline(
+            self.bus,
+            self.catalog,
+            self.bindings,
+            Scan(self.catalog, self._store, self.clock, settings.delete_share),
+            self.clock,
+            commit_ms=settings.commit_ms,
+            invite=self.invite,
+            wait=lambda seconds: void(pause.wait(seconds)),
+        )
+        limits = ShiftLimits(**{name: getattr(settings, name) for name in ShiftLimits.__dataclass_fields__})
+        return Shift(
+            self.bus,
+            pipeline,
+            limits=limits,
+            invite=self.invite,
+            stopping=stopping,
+            housekeep=self.housekeeping,
+            clock=self.clock,
+        )
+
+    def _store(self, events: Sequence[SourceChanged]) -> None:
+        self.intake.accept(events)
+
+    def close(self) -> None:
+        self.bindings.close()
+        self.bus.close()
+        self.catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def void(_value: object) -> None:
+    """Drops a result that does not matter."""
+
+
+def connect(source: Source) -> Connector:
+    """A fresh connector for a source; InvalidInput where its kind or config is refused."""
+    return _create(source.connector, source.config, source.secret)
+
+
+def _create(name: str, config: Mapping[str, Any], secret: str | None) -> Connector:
+    return registry.create(name, config, secret)
+
+
+def build(settings: Settings, *, invite: Invite | None = None) -> Runtime:
+    """Puts one process together. Opens the database (and brings its schema up to date); Redis is reached when first used."""
+    invite = invite or _no_invitations
+    clock = SystemClock()
+    bus = Bus.from_url(settings.redis_url, name=settings.bus_name)
+    key = settings.secret_key.get_secret_value() if settings.secret_key else None
+    catalog = Catalog.open(settings.database_url, secret_key=key)
+    sources = Sources(catalog, bus, _create, invite)
+    return Runtime(
+        settings=settings,
+        clock=clock,
+        bus=bus,
+        catalog=catalog,
+        bindings=Bindings(catalog, connect, clock),
+        sources=sources,
+        intake=Intake(bus, sources, clock, invite),
+        desk=Desk(bus, catalog, connect, settings.data_dir),
+        housekeeping=Housekeeping(bus, catalog, sources, clock, invite),
+        invite=invite,
+    )

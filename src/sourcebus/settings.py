@@ -1,0 +1,51 @@
+"""One frozen `Settings`, read once per process from the environment (``SOURCEBUS_…``) and an optional ``.env``-like file.
+
+Every number carries its unit in its name. `docs/settings.md` lists them all; a test keeps the list true.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """How one installation runs. Each field is the environment variable ``SOURCEBUS_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="SOURCEBUS_", frozen=True, extra="ignore")
+
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Redis ≥ 6.2 or Valkey ≥ 7.2; unix:// works too")
+    database_url: str = Field(default="sqlite:///sourcebus.db", description="SQLAlchemy URL: SQLite or postgresql+psycopg")
+    bus_name: str = Field(
+        default="sourcebus", description="prefix and hash tag of every Redis key", pattern=r"^[A-Za-z0-9_.-]{1,64}$"
+    )
+    data_dir: Path = Field(
+        default=Path("sourcebus-data"), description="where `sourcebus up` keeps its server's data and its database"
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="Fernet key that encrypts secrets at rest; `up` makes one in DATA"
+    )
+    api_url: str = Field(default="http://127.0.0.1:8080", description="address that the command line shows to people")
+
+    lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
+    claim_batch: int = Field(default=64, ge=1, le=1_000, description="most events claimed at once while extractions are fast")
+    slow_ms: int = Field(default=250, ge=1, description="an extraction slower than this gives back what was claimed with it")
+    slice_ms: int = Field(default=15_000, ge=100, description="a consumer works this long before it invites a successor")
+    commit_ms: int = Field(default=25, ge=0, description="results wait at most this long for others to share a transaction")
+    extract_timeout_ms: int = Field(default=600_000, ge=1_000, description="an extraction that runs longer loses its lease")
+    waiting_consumers: int = Field(default=1, ge=0, le=64, description="idle consumers kept waiting for the next event")
+    watch_step_ms: int = Field(default=5, ge=1, le=1_000, description="how often a watch looks at the kernel's queue")
+    delete_share: float = Field(default=0.5, gt=0, le=1, description="a listing that would delete more of a source is held")
+    max_body_bytes: int = Field(default=8_388_608, ge=1_024, description="a larger HTTP request body is refused with 413")
+    max_events: int = Field(default=10_000, ge=1, le=10_000, description="a larger batch of events is refused with 413")
+    allowed_hosts: frozenset[str] = Field(
+        default=frozenset(),
+        description="JSON list of host names the gateway answers to, beside loopback, IP addresses and API_URL's",
+    )
+    metrics_sources: int = Field(
+        default=500, ge=0, description="sources with their own lines in /metrics; the rest are added up"
+    )
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="least severe log event shown")
+    log_json: bool = Field(default=False, description="log as JSON lines instead of text")
