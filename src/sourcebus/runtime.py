@@ -19,6 +19,7 @@ from sourcebus.desk import Desk
 from sourcebus.intake import Housekeeping, Intake, Sources, WatchRunner
 from sourcebus.model import Source, SourceChanged
 from sourcebus.settings import Settings
+from sourcebus.sinks import Sink
 
 Invite = Callable[[Sequence[int]], None]
 """Publishes invitations on Celery; see DESIGN §5."""
@@ -73,6 +74,7 @@ class Runtime:
     desk: Desk
     housekeeping: Housekeeping
     invite: Invite
+    sinks: Sequence[Sink]
 
     def watches(self) -> WatchRunner:
         """Turns what sources push into signals until stopped; see `WatchRunner.run`."""
@@ -89,6 +91,7 @@ class Runtime:
             Scan(self.catalog, self._store, self.clock, settings.delete_share),
             self.clock,
             commit_ms=settings.commit_ms,
+            sinks=self.sinks,
             invite=self.invite,
             wait=lambda seconds: void(pause.wait(seconds)),
         )
@@ -131,8 +134,11 @@ def _create(name: str, config: Mapping[str, Any], secret: str | None) -> Connect
     return registry.create(name, config, secret)
 
 
-def build(settings: Settings, *, invite: Invite | None = None) -> Runtime:
-    """Puts one process together. Opens the database (and brings its schema up to date); Redis is reached when first used."""
+def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[Sink] = ()) -> Runtime:
+    """Puts one process together; `sinks` get the documents besides the built-in index.
+
+    Opens the database and brings its schema up to date; Redis is reached when first used.
+    """
     invite = invite or _no_invitations
     clock = SystemClock()
     bus = Bus.from_url(settings.redis_url, name=settings.bus_name)
@@ -150,4 +156,13 @@ def build(settings: Settings, *, invite: Invite | None = None) -> Runtime:
         desk=Desk(bus, catalog, connect, settings.data_dir),
         housekeeping=Housekeeping(bus, catalog, sources, clock, invite),
         invite=invite,
+        sinks=[*sinks, *_configured_sinks(settings)],
     )
+
+
+def _configured_sinks(settings: Settings) -> list[Sink]:
+    if settings.sink_url is None:
+        return []
+    from sourcebus.sinks.http import HttpSink  # only those who post documents pay for an HTTP client
+
+    return [HttpSink(settings.sink_url)]

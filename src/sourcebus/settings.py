@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     bus_name: str = Field(
         default="sourcebus", description="prefix and hash tag of every Redis key", pattern=r"^[A-Za-z0-9_.-]{1,64}$"
     )
+    sink_url: str | None = Field(default=None, description="also POST every indexed and deleted document to this URL, as JSON")
     data_dir: Path = Field(
         default=Path("sourcebus-data"), description="where `sourcebus up` keeps its server's data and its database"
     )

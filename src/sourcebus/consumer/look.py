@@ -19,7 +19,12 @@ def _times(lease: Lease) -> JsonObject:
 
 
 def outcome_of(lease: Lease, what: str, at_ms: int, **more: object) -> Outcome:
-    """An `Outcome` for this lease, its story line carrying when the signal was observed, stored and claimed."""
+    """An `Outcome` for this lease, its story line carrying when the signal was observed, stored and claimed.
+
+    `note` names the story line of an outcome that is only a note.
+    """
+    if "note" in more:
+        more["what"] = more.pop("note")
     fields = {name: more.pop(name) for name in ("version", "fingerprint", "documents") if name in more}
     return Outcome(lease.source_id, lease.object_ref, lease.fence, what, at_ms, detail=_times(lease) | more, **fields)  # pyright: ignore[reportArgumentType]  # the three named fields only
 

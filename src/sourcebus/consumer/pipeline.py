@@ -12,7 +12,7 @@ from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.look import look, outcome_of
-from sourcebus.consumer.ports import Bindings, Bound, Sink
+from sourcebus.consumer.ports import Bindings
 from sourcebus.consumer.scan import Scan
 from sourcebus.errors import (
     CatalogError,
@@ -24,6 +24,7 @@ from sourcebus.errors import (
     UnknownSource,
 )
 from sourcebus.model import ChangeKind, Lease, Outcome, Version
+from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
 
@@ -172,6 +173,3 @@ def _judge(error: Exception) -> tuple[Settle, float]:
             return Settle.HOPELESS, 0
         case _:
             return Settle.FAILED, 0
-
-
-__all__ = ["Bound", "Pipeline"]

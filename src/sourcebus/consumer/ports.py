@@ -1,13 +1,12 @@
-"""What the consumer needs of the catalog, the sinks and the connectors, as narrow protocols."""
+"""What the consumer needs of the connectors, as a narrow protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sourcebus.connectors import Connector
-from sourcebus.model import Outcome, Source
+from sourcebus.model import Source
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,3 @@ class Bindings(Protocol):
     """Finds the connector of a source; UnknownSource when it has been removed."""
 
     def get(self, source_id: str) -> Bound: ...
-
-
-class Sink(Protocol):
-    """See `sourcebus.sinks`."""
-
-    def write(self, outcomes: Sequence[Outcome]) -> None: ...

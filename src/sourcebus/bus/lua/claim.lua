@@ -113,7 +113,6 @@ while taken < want and not stop do
   local b = bucket(id)
   local where, tag, _, n
   if b then where, tag, _, n = bucket_state(id, b, now) end
-  if b then touched_buckets[id] = true end
   if where == IN_READY then
     local s = source(n)
     local field, r, lane = next_record(n, s)
@@ -128,18 +127,20 @@ while taken < want and not stop do
       charge_tokens(b, s[S_COST], now)
       r[R_STATE], r[R_ATTEMPTS], r[R_AT] = IN_FLIGHT, r[R_ATTEMPTS] + 1, m[M_FENCE]
       r[X_CLAIMED], r[X_EST], r[X_COST], r[X_DIRTY] = now, s[S_EST], s[S_COST], 0
-      put(field, r)
+      local encoded = encode_record(r)
+      put(field, r, encoded)
       zput('x', field, deadline)
       reply[#reply + 1] = field
-      reply[#reply + 1] = encode_record(r)
+      reply[#reply + 1] = encoded
       if r[R_FLAGS] == SOLO then stop = true end
-      touch(n)
-      if b[B_SOLO] == 0 then place_source(n) end
-      where, tag = bucket_state(id, b, now)
-      if where == IN_READY then come_back(tag, id) end
-    elseif not stop and source(n) then
-      if b[B_SOLO] == 0 then place_source(n) end
     end
+    touched_sources[n] = true
+    if b[B_SOLO] == 0 then place_source(n) end
+    place_bucket(id, now)
+    placed[id] = true
+    if field and b[B_WHERE] == IN_READY then come_back(b[B_AT], id) end
+  elseif b then
+    touched_buckets[id] = true
   end
 end
 for key, buffer in pairs(buffers) do
@@ -152,11 +153,11 @@ if taken == 0 and not stop then
   if wait_ms > 0 and live('wt', now) < most_waiting then
     waiting = 1
     m[M_NEXT_WAKE] = min(next_due, now + wait_ms)
-    call('ZADD', ROOT .. 'wt', string.format('%.17g', now + wait_ms + 2000), consumer)
+    call('ZADD', ROOT .. 'wt', now + wait_ms + 2000, consumer)
   end
 end
 if waiting == 0 then call('ZREM', ROOT .. 'wt', consumer) end
-call('ZADD', ROOT .. 'con', string.format('%.17g', deadline), consumer)
+call('ZADD', ROOT .. 'con', deadline, consumer)
 flush(now)
 
 local tokens = {}

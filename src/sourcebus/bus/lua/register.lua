@@ -59,7 +59,7 @@ local poll_ms = tonumber(ARGV[16])
 if poll_ms ~= s[S_POLL] then
   s[S_POLL] = poll_ms
   if poll_ms > 0 then
-    call('ZADD', ROOT .. 'pl', string.format('%.17g', now + poll_ms), n)
+    call('ZADD', ROOT .. 'pl', now + poll_ms, n)
   else
     call('ZREM', ROOT .. 'pl', n)
   end

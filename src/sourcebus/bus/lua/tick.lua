@@ -10,7 +10,7 @@ local reaped = reap(now, most)
 local promoted = promote(now, most)
 sweep_wheel(now, most)
 
-local stamp = string.format('%.17g', now)
+local stamp = now
 local polls = call('ZRANGEBYSCORE', ROOT .. 'pl', '-inf', stamp, 'LIMIT', 0, most)
 load_sources(polls)
 for _, n in ipairs(polls) do
@@ -20,7 +20,7 @@ for _, n in ipairs(polls) do
     touch(n)
     m[M_FENCE] = m[M_FENCE] + 1
     local jitter = 0.9 + (m[M_FENCE] * 2654435761 % 1000) / 5000 -- spreads sources that were added together
-    call('ZADD', ROOT .. 'pl', string.format('%.17g', now + s[S_POLL] * jitter), n)
+    call('ZADD', ROOT .. 'pl', now + s[S_POLL] * jitter, n)
   else
     call('ZREM', ROOT .. 'pl', n)
   end

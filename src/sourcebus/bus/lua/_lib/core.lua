@@ -56,15 +56,18 @@ end
 local function decode_source(raw) return { struct.unpack(S_FORMAT, raw) } end
 local function decode_bucket(raw) return { struct.unpack(B_FORMAT, raw) } end
 
+-- Tables are built whole: one that grows field by field is rehashed at every step, and this is the hottest path.
+local function new_record(state, lane, kind, signal, attempts, flags, since, observed, at, tail)
+  return { state, lane, kind, signal, attempts, flags, since, observed, at, 0, 0, 0, 0, tail }
+end
+
 local function decode_record(raw)
-  local r = { struct.unpack(R_FORMAT, raw) }
-  local tail = R_BYTES + 1
-  if r[R_STATE] == IN_FLIGHT then
-    r[X_CLAIMED], r[X_EST], r[X_COST], r[X_DIRTY] = struct.unpack(X_FORMAT, raw, tail)
-    tail = tail + X_BYTES
+  local state, lane, kind, signal, attempts, flags, since, observed, at, tail = struct.unpack(R_FORMAT, raw)
+  if state ~= IN_FLIGHT then
+    return new_record(state, lane, kind, signal, attempts, flags, since, observed, at, string.sub(raw, tail))
   end
-  r[R_TAIL] = string.sub(raw, tail)
-  return r
+  local claimed, est, cost, dirty, rest = struct.unpack(X_FORMAT, raw, tail)
+  return { state, lane, kind, signal, attempts, flags, since, observed, at, claimed, est, cost, dirty, string.sub(raw, rest) }
 end
 
 local function encode_record(r)
@@ -77,22 +80,22 @@ local function encode_record(r)
 end
 
 local sources, buckets, records = {}, {}, {} -- caches; false = looked up and absent
-local touched_sources, touched_buckets, touched_records = {}, {}, {}
+local touched_sources, touched_buckets, touched_records = {}, {}, {} -- to be placed (the first two) and written
+local placed = {} -- buckets placed already and only to be written
 
-local function source(n)
-  if sources[n] == nil then fetch('src', { n }, sources, decode_source) end
-  return sources[n]
+local function one(key, field, cache, decode)
+  local value = cache[field]
+  if value == nil then
+    local raw = call('HGET', ROOT .. key, field)
+    value = raw and decode(raw) or false
+    cache[field] = value
+  end
+  return value
 end
 
-local function bucket(b)
-  if buckets[b] == nil then fetch('bkt', { b }, buckets, decode_bucket) end
-  return buckets[b]
-end
-
-local function record(field)
-  if records[field] == nil then fetch('r', { field }, records, decode_record) end
-  return records[field]
-end
+local function source(n) return one('src', n, sources, decode_source) end
+local function bucket(b) return one('bkt', b, buckets, decode_bucket) end
+local function record(field) return one('r', field, records, decode_record) end
 
 local function missing(list, cache)
   local out, seen = {}, {}
@@ -122,9 +125,10 @@ local function touch(n)
   touched_buckets[tostring(sources[n][S_BUCKET])] = true
 end
 
-local function put(field, r)
+-- `encoded`, where the caller has made it already, spares making it again.
+local function put(field, r, encoded)
   records[field] = r
-  touched_records[field] = true
+  touched_records[field] = encoded or true
 end
 
 local function drop(field)
@@ -152,7 +156,7 @@ local function flush_zset(key, changes)
   local add, remove = {}, {}
   for member, score in pairs(changes) do
     if score then
-      add[#add + 1] = string.format('%.17g', score)
+      add[#add + 1] = score -- Redis writes Lua numbers with 17 digits
       add[#add + 1] = member
     else
       remove[#remove + 1] = member
@@ -164,11 +168,11 @@ end
 
 local function flush_hash(key, touched, cache, encode)
   local set, del = {}, {}
-  for field in pairs(touched) do
+  for field, ready_made in pairs(touched) do
     local value = cache[field]
     if value then
       set[#set + 1] = field
-      set[#set + 1] = encode(value)
+      set[#set + 1] = ready_made ~= true and ready_made or encode(value)
     else
       del[#del + 1] = field
     end

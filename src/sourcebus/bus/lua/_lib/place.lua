@@ -62,7 +62,7 @@ local function place_source(n)
   if b and b[B_SOLO] == 0 then
     local tag = start_tag(s)
     if tag then
-      call('ZADD', ROOT .. 'bs:' .. id, string.format('%.17g', tag), n)
+      call('ZADD', ROOT .. 'bs:' .. id, tag, n)
     else
       call('ZREM', ROOT .. 'bs:' .. id, n)
     end
@@ -89,6 +89,7 @@ end
 local function flush(now)
   for n in pairs(touched_sources) do place_source(n) end
   for id in pairs(touched_buckets) do place_bucket(id, now) end
+  for id in pairs(placed) do touched_buckets[id] = true end
   for key, list in pairs(pushes) do
     each_chunk(list, 4000, function(part) call('RPUSH', ROOT .. key, unpack(part)) end)
   end
@@ -98,7 +99,7 @@ local function flush(now)
   local wake = min(soonest(zsets.d) or math.huge, soonest(zsets.w) or math.huge)
   for key, changes in pairs(zsets) do flush_zset(key, changes) end
   pushes, zsets = {}, { x = {}, d = {}, z = {}, w = {} }
-  touched_sources, touched_buckets, touched_records = {}, {}, {}
+  touched_sources, touched_buckets, touched_records, placed = {}, {}, {}, {}
   local summon_early = wake < m[M_NEXT_WAKE]
   call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
   return summon_early

@@ -112,7 +112,7 @@ local function accept(n, s, field, kind, signal, observed, tail, now)
     return OVERFLOWED
   end
   local due = (r and lane ~= MANUAL) and r[R_AT] or now
-  r = { 0, lane, kind, signal, 0, 0, now, observed, 0, [R_TAIL] = tail }
+  r = new_record(0, lane, kind, signal, 0, 0, now, observed, 0, tail)
   make_pending(n, s, field, r, due, now)
   return due > now and DEFERRED or ACCEPTED
 end

@@ -45,7 +45,7 @@ local function bury(n, s, field, r, error, now)
   local id = string.format('%d', r[R_AT])
   call('HSET', ROOT .. 'dl', id, cmsgpack.pack({ field, r[R_KIND], r[R_SIGNAL], r[R_ATTEMPTS], error, r[R_SINCE], now }))
   call('HSET', ROOT .. 'dlk', field, id)
-  call('ZADD', ROOT .. 'dlz', string.format('%.17g', now), id)
+  call('ZADD', ROOT .. 'dlz', now, id)
   s[S_DEAD], s[S_DIED] = s[S_DEAD] + 1, s[S_DIED] + 1
 end
 
@@ -69,7 +69,7 @@ local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
 end
 
 local function reap(now, most)
-  local lost = call('ZRANGEBYSCORE', ROOT .. 'x', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  local lost = call('ZRANGEBYSCORE', ROOT .. 'x', '-inf', now, 'LIMIT', 0, most)
   if #lost == 0 then return 0 end
   load_records(lost)
   local owners = {}
@@ -91,7 +91,7 @@ local function reap(now, most)
 end
 
 local function promote(now, most)
-  local due = call('ZRANGEBYSCORE', ROOT .. 'd', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  local due = call('ZRANGEBYSCORE', ROOT .. 'd', '-inf', now, 'LIMIT', 0, most)
   if #due > 0 then
     load_records(due)
     local owners = {}
@@ -110,7 +110,7 @@ local function promote(now, most)
       end
     end
   end
-  local woken = call('ZRANGEBYSCORE', ROOT .. 'w', '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  local woken = call('ZRANGEBYSCORE', ROOT .. 'w', '-inf', now, 'LIMIT', 0, most)
   fetch('bkt', missing(woken, buckets), buckets, decode_bucket)
   for _, id in ipairs(woken) do
     if buckets[id] then touched_buckets[id] = true else zput('w', id, false) end

@@ -7,12 +7,12 @@ local MOST_OPEN = 4
 local function issue(now)
   m[M_INVITES] = m[M_INVITES] + 1
   local token = string.format('%d', m[M_INVITES])
-  call('ZADD', ROOT .. 'inv', string.format('%.17g', now + INVITE_TTL_MS), token)
+  call('ZADD', ROOT .. 'inv', now + INVITE_TTL_MS, token)
   call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
   return token
 end
 
-local function live(key, now) return call('ZCOUNT', ROOT .. key, string.format('%.17g', now), '+inf') end
+local function live(key, now) return call('ZCOUNT', ROOT .. key, now, '+inf') end
 
 local function wake(waiting)
   if call('LLEN', ROOT .. 'wake') < waiting then

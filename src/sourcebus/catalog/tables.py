@@ -1,0 +1,112 @@
+"""Every table, as SQLAlchemy sees it. A test keeps the migrations equal to this file.
+
+Times are milliseconds since the epoch. Names from outside are bytes (see `keys`), JSON is ASCII text. What only one
+database has is marked with ``info={"dialect": …}``; SQLite's full-text index (`documents_fts`) is a virtual table,
+which SQLAlchemy cannot describe, so only the migration knows it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.sql import text
+
+metadata = MetaData()
+
+_Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts rows up only in a column declared INTEGER
+
+PARTS = 1 << 20
+"""Most documents of one object. A document's id is ``object id * PARTS + position``: the documents of an object are a
+range of the primary key, so they need no index of their own and arrive in its order."""
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("no", _Id, primary_key=True),
+    Column("id", LargeBinary, nullable=False),
+    Column("workspace", LargeBinary, nullable=False),
+    Column("connector", Text, nullable=False),
+    Column("config", Text, nullable=False),
+    Column("quota", Text),
+    Column("window_ms", BigInteger),
+    Column("poll_interval_s", Float),
+    Column("mode", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("secret", LargeBinary),  # a Fernet token, see `vault`
+    Column("state", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    # The highest fence that a removed source of the same id had settled: what is not above it belongs to that one.
+    Column("fence_floor", BigInteger, nullable=False),
+    # Set while the rows of a removed source are being deleted, and for a week after.
+    Column("removed_at_ms", BigInteger),
+    Index(
+        "sources_id",
+        "id",
+        unique=True,
+        sqlite_where=text("removed_at_ms IS NULL"),
+        postgresql_where=text("removed_at_ms IS NULL"),
+    ),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    Column("ref", LargeBinary, nullable=False),
+    Column("ref_tail", LargeBinary, nullable=False),
+    Column("ref_tail_hash", LargeBinary, nullable=False),
+    # indexed, unreadable, deleted; or noted: it has a story but was never settled
+    Column("state", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("fence", BigInteger, nullable=False),
+    Column("settled_at_ms", BigInteger, nullable=False),
+    Column("documents", Integer, nullable=False),
+    Index("objects_ref", "source_no", "ref", "ref_tail_hash", unique=True),
+    Index("objects_counts", "source_no", "state", "documents"),
+    Index(
+        "objects_perishable",
+        "settled_at_ms",
+        sqlite_where=text("state IN ('deleted', 'noted')"),
+        postgresql_where=text("state IN ('deleted', 'noted')"),
+    ),
+)
+
+stories = Table(
+    "stories",
+    metadata,
+    Column("object_id", BigInteger, ForeignKey("objects.id"), primary_key=True, autoincrement=False),
+    Column("lines", Text, nullable=False),  # see `story`
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("part", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("source_no", BigInteger, ForeignKey("sources.no"), primary_key=True, autoincrement=False),
+    Column("scope_hash", LargeBinary, primary_key=True),  # a scope may be longer than an index takes
+    Column("scope", LargeBinary, nullable=False),
+    Column("value", Text, nullable=False),
+)
+
+document_words = Table(
+    "document_words",
+    metadata,
+    Column("document_id", BigInteger, ForeignKey("documents.id"), primary_key=True, autoincrement=False),
+    Column("words", TSVECTOR, nullable=False),
+    Index("document_words_words", "words", postgresql_using="gin"),
+    info={"dialect": "postgresql"},
+)

@@ -1,0 +1,114 @@
+"""What a connector is: the few calls through which sourcebus talks to one kind of source.
+
+A connector lists (`changes`), says which version an object has now (`version`) and reads it (`extract`). It knows nothing
+of Redis, SQL or Celery. It is built once per process and source and then called from several threads at the same time.
+
+Failures are the `ConnectorError` branch of `sourcebus.errors`. Any other exception counts as a fault that may pass: the
+event is tried again later.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
+
+from sourcebus.errors import InvalidInput
+from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """What holds for a source that does not set it itself.
+
+    `quota` is what the outside API allows, `window_ms` the dedup window, `poll_interval_s` the time between two listings.
+    """
+
+    quota: Quota = field(default_factory=Quota)
+    window_ms: int = 30_000
+    poll_interval_s: float = 600.0
+
+
+class Connector(abc.ABC):
+    """One kind of source. Subclass it, or wrap what exists already with `connector_from`.
+
+    An object is named by its `object_ref`: any non-empty text of at most `MAX_REF_BYTES` that means the same object in every
+    process and after every restart.
+    """
+
+    name: str
+    """The connector's name in ``POST /v1/sources`` and in the entry-point group."""
+
+    recommended: Recommended = Recommended()
+
+    @classmethod
+    @abc.abstractmethod
+    def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
+        """A connector for one source. Checks the config, without talking to the source.
+
+        Raises `InvalidInput` whose `field` starts with ``config`` and names the offending key; unknown keys are refused.
+        """
+
+    @abc.abstractmethod
+    def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
+        """List what changed below `scope` since `cursor` (None: since ever), and the cursors to go on from.
+
+        A source that cannot tell what changed lists everything that is there. The pass ends with a `Cursor`. Only with
+        ``complete=True`` in it does absence mean anything: every object of the scope was yielded in this pass. A source that
+        does not answer raises `SourceUnavailable`; it never passes for an empty one.
+        """
+
+    @abc.abstractmethod
+    def version(self, ref: str) -> str | None:
+        """The object's strong version now: etag, revision, content hash. None: the source confirms that it is gone.
+
+        Two different contents never share a version, so a modification time alone is none. Equal to the `Extraction.version`
+        of the same content. Not to know (time-out, refused) is a `ConnectorError`, never None.
+        """
+
+    @abc.abstractmethod
+    def extract(self, ref: str) -> Extraction:
+        """Read the object: its documents, and the version of exactly what was read.
+
+        Raises `ObjectGone` where the source confirms that it is gone, `ObjectUnreadable` where this version cannot be
+        extracted, else `SourceUnavailable`, `Throttled`, `NeedsAuth`.
+        """
+
+    def fingerprint(self, ref: str) -> str | None:
+        """The cheap token that a listing would give this object now; None where there is none, or it proves nothing yet.
+
+        Asked *before* `version`, it may be stored with that version.
+        """
+        del ref
+        return None
+
+    def scope_prefix(self, scope: str) -> str:
+        """The objects of a scope are those whose reference starts with this."""
+        return scope
+
+    def close(self) -> None:  # noqa: B027 - most connectors hold nothing
+        """Let go of connections and files. May be called twice."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A connector whose source can push: the filesystem's events, a long poll, a socket."""
+
+    def watch(self, stop: threading.Event, *, step_ms: int) -> Iterator[Sequence[Change]]:
+        """Wait for changes and yield them in batches, until `stop` is set.
+
+        What changes within `step_ms` comes in one batch. A `Change` of kind SCAN asks for a listing of the scope that its
+        `object_ref` names: whenever a watch begins, was interrupted, or lost events. Between the first batch and the end of
+        the iteration every change is covered, by its own `Change` or by such a scan.
+        """
+        ...
+
+
+def refuse_unknown(config: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise `InvalidInput` naming the first key of `config` that is not allowed, and those that are."""
+    for key in config:
+        if key not in allowed:
+            fix = "allowed: " + (", ".join(allowed) or "none")
+            raise InvalidInput(f"config.{key}", "is not a setting of this connector", fix)
