@@ -1,0 +1,128 @@
+"""Prometheus objects made from `sourcebus.telemetry`: what this process counts, and what the parts say when asked.
+
+Workers have no port to scrape: what they do is counted in the bus, so any one gateway tells of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sourcebus import telemetry
+from sourcebus.bus import SourceStats
+from sourcebus.errors import SourcebusError
+from sourcebus.runtime import Runtime
+from sourcebus.telemetry import Metric
+
+STATES: Final = ("idle", "ready", "waiting", "blocked")
+
+Row = tuple[Metric, tuple[str, ...], float]
+"""A metric, its labels (the source first, if it has any) and its value."""
+
+_LARGEST: Final = (telemetry.OLDEST_DUE, telemetry.SERVICE)
+"""Of several sources under one label the largest value is told; of all other metrics the sum."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Metrics:
+    """One gateway's metrics. `registry` is what `/metrics` writes down; nothing is registered globally."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        requests, seconds = telemetry.HTTP_REQUESTS, telemetry.HTTP_SECONDS
+        self._requests = Counter(requests.name, requests.help, requests.labels, registry=self.registry)
+        self._seconds = Histogram(seconds.name, seconds.help, seconds.labels, buckets=seconds.buckets, registry=self.registry)
+        self.registry.register(_Parts(runtime))
+
+    def measure(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request answered. `route` is its template, so that ids in paths make no new series."""
+        known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT") else "(other)"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
+class _Parts(Collector):
+    """Asks the bus and the catalog at every scrape. A part that does not answer has `sourcebus_up` 0 and no other metric:
+    a value from before would pass for one of now."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        rows: list[Row] = []
+        for part, ask in (("bus", self._bus_rows), ("catalog", self._catalog_rows)):
+            found = self._asked(part, ask)
+            rows += [(telemetry.UP, (part,), float(found is not None)), *(found or ())]
+        yield from _families(rows)
+
+    def _asked(self, part: str, ask: Callable[[], list[Row]]) -> list[Row] | None:
+        try:
+            return ask()
+        except SourcebusError as error:
+            _log.warning("http_scrape_failed", part=part, error=str(error))
+            return None
+
+    def _bus_rows(self) -> list[Row]:
+        now_ms = self._runtime.clock.now_ms()
+        ids = sorted(self._runtime.bus.source_ids())
+        label = self._labels(ids)
+        stats = [stat for stat in self._runtime.bus.stats(ids) if stat is not None]
+        rows = [row for stat in stats for row in _rows_of(stat, label(stat.source_id), now_ms)]
+        return [(telemetry.SOURCES, (), float(len(ids))), *rows]
+
+    def _catalog_rows(self) -> list[Row]:
+        counts = self._runtime.catalog.counts()
+        label = self._labels(sorted(counts))
+        rows: list[Row] = []
+        for source_id, count in counts.items():
+            rows.append((telemetry.DOCUMENTS, (label(source_id),), count.get("documents", 0)))
+            for state in ("indexed", "unreadable", "deleted"):
+                rows.append((telemetry.OBJECTS, (label(source_id), state), count.get(state, 0)))
+        return rows
+
+    def _labels(self, ids: list[str]) -> Callable[[str], str]:
+        own = set(ids[: self._runtime.settings.metrics_sources])
+        return lambda source_id: source_id if source_id in own else telemetry.REST
+
+
+def _rows_of(stat: SourceStats, source: str, now_ms: int) -> Iterable[Row]:
+    waited_s = 0.0 if stat.oldest_due_ms is None else max(0, now_ms - stat.oldest_due_ms) / 1000
+    for lane, count in (("live", stat.live), ("backfill", stat.backfill), ("manual", stat.manual)):
+        yield telemetry.PENDING, (source, lane), count
+    for state in STATES:
+        yield telemetry.STATE, (source, state), float(stat.state == state)
+    for metric, value in (
+        (telemetry.DELAYED, stat.delayed),
+        (telemetry.IN_FLIGHT, stat.in_flight),
+        (telemetry.DEAD, stat.dead),
+        (telemetry.OLDEST_DUE, waited_s),
+        (telemetry.SERVICE, stat.service_ms / 1000),
+        (telemetry.ACCEPTED, stat.accepted),
+        (telemetry.MERGED, stat.merged),
+        (telemetry.CLAIMED, stat.claimed),
+        (telemetry.ACKED, stat.acked),
+        (telemetry.NACKED, stat.nacked),
+        (telemetry.REAPED, stat.reaped),
+        (telemetry.OVERFLOWED, stat.overflowed),
+    ):
+        yield metric, (source,), value
+
+
+def _families(rows: Iterable[Row]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    values: dict[Metric, dict[tuple[str, ...], float]] = {}
+    for metric, labels, value in rows:
+        seen = values.setdefault(metric, {})
+        had = seen.get(labels, 0.0)
+        seen[labels] = max(had, value) if metric in _LARGEST else had + value
+    for metric, seen in values.items():
+        make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = make(metric.name, metric.help, labels=metric.labels)
+        for labels, value in seen.items():
+            family.add_metric([label.encode("utf-8", "replace").decode() for label in labels], value)
+        yield family

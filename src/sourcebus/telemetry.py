@@ -1,0 +1,213 @@
+"""Every metric and every log event by name, in one list; and the one place where logging is set up.
+
+A metric here is data. Who can measure it (the gateway, from the bus and the catalog, when it is scraped) makes the
+Prometheus object from it. `docs/metrics.md` has both lists; a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+import structlog
+
+from sourcebus.settings import Settings
+
+# ------------------------------------------------------------------------------------------------ metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family. A counter's `name` ends in ``_total``; units are in the name, in base units (seconds, bytes)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, in the unit of the name."""
+
+
+_SOURCE = ("source",)
+
+HTTP_REQUESTS: Final = Metric(
+    "sourcebus_http_requests_total", "counter", "HTTP requests answered", ("method", "route", "status")
+)
+HTTP_SECONDS: Final = Metric(
+    "sourcebus_http_request_duration_seconds",
+    "histogram",
+    "time from the request line to the end of the answer",
+    ("route",),
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+
+UP: Final = Metric(
+    "sourcebus_up", "gauge", "1 if the part answers, 0 if not; its other metrics are absent while it is 0", ("part",)
+)
+SOURCES: Final = Metric("sourcebus_sources", "gauge", "registered sources")
+PENDING: Final = Metric(
+    "sourcebus_pending_objects",
+    "gauge",
+    "objects that wait to be processed, by lane (live, backfill, manual)",
+    ("source", "lane"),
+)
+DELAYED: Final = Metric("sourcebus_delayed_objects", "gauge", "objects that wait for their window or back-off to end", _SOURCE)
+IN_FLIGHT: Final = Metric("sourcebus_in_flight_objects", "gauge", "objects being processed under a live lease", _SOURCE)
+DEAD: Final = Metric("sourcebus_dead_letters", "gauge", "objects given up after all attempts, with their error", _SOURCE)
+OLDEST_DUE: Final = Metric(
+    "sourcebus_oldest_due_age_seconds", "gauge", "how long the object that is due longest has waited; 0 if none is due", _SOURCE
+)
+STATE: Final = Metric(
+    "sourcebus_source_state",
+    "gauge",
+    "1 for the state that the source is in: idle, ready, waiting or blocked",
+    ("source", "state"),
+)
+SERVICE: Final = Metric("sourcebus_service_seconds", "gauge", "mean time that a worker spends on one object", _SOURCE)
+ACCEPTED: Final = Metric("sourcebus_events_accepted_total", "counter", "events stored as a new pending object", _SOURCE)
+MERGED: Final = Metric(
+    "sourcebus_events_merged_total", "counter", "events that joined one already pending or in flight", _SOURCE
+)
+CLAIMED: Final = Metric("sourcebus_claims_total", "counter", "leases handed out", _SOURCE)
+ACKED: Final = Metric("sourcebus_acks_total", "counter", "leases that ended in success", _SOURCE)
+NACKED: Final = Metric("sourcebus_nacks_total", "counter", "leases that ended in a failure or were put off", _SOURCE)
+REAPED: Final = Metric("sourcebus_leases_lost_total", "counter", "leases that ran out: a worker died or stood still", _SOURCE)
+OVERFLOWED: Final = Metric(
+    "sourcebus_overflows_total", "counter", "times that a list of pending objects became one rescan", _SOURCE
+)
+OBJECTS: Final = Metric(
+    "sourcebus_catalog_objects",
+    "gauge",
+    "objects by what is known of them: indexed, unreadable or deleted",
+    ("source", "state"),
+)
+DOCUMENTS: Final = Metric("sourcebus_catalog_documents", "gauge", "searchable documents", _SOURCE)
+
+METRICS: Final[tuple[Metric, ...]] = (
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+    UP,
+    SOURCES,
+    PENDING,
+    DELAYED,
+    IN_FLIGHT,
+    DEAD,
+    OLDEST_DUE,
+    STATE,
+    SERVICE,
+    ACCEPTED,
+    MERGED,
+    CLAIMED,
+    ACKED,
+    NACKED,
+    REAPED,
+    OVERFLOWED,
+    OBJECTS,
+    DOCUMENTS,
+)
+
+REST: Final = "(other)"
+"""The `source` label under which the sources beyond `Settings.metrics_sources` are added up."""
+
+# ------------------------------------------------------------------------------------------------ log events
+
+EVENTS: Final[Mapping[str, str]] = {
+    "bus_lost_its_data": "Redis came back empty: every source was registered again and is looked through",
+    "bus_unavailable": "Redis did not answer; the work goes on when it does",
+    "catalog_unavailable": "the database did not answer; what was claimed is given back",
+    "connectors.listing_incomplete": "a part of a folder could not be read, so this pass deletes nothing",
+    "connectors.path_too_long": "a file is left out: its path is longer than a reference may be",
+    "connectors.root_back": "a source's folder is there again",
+    "connectors.root_missing": "a source's folder is not there",
+    "connectors.watch_limit": "the system has no watches left for all folders; they are looked through on a timer",
+    "connectors.watch_overflow": "the system lost change messages; the whole source is listed again",
+    "connectors.watch_refused": "the system does not let a folder be watched; it is looked through on a timer",
+    "connectors.watching": "a source's folder is being watched",
+    "deletes_held": "a listing would delete more of a source than it may; nothing was deleted",
+    "extraction_failed": "an object could not be extracted; it is tried again, or is a dead letter now",
+    "extraction_timeout": "an extraction runs longer than it may; its lease is given up",
+    "heartbeat_failed": "leases could not be extended",
+    "http_error": "a request failed in a way nobody foresaw; `error_id` is what the client was told",
+    "http_hook_failed": "events were stored, but what should happen right afterwards failed; the tick makes up for it",
+    "http_scrape_failed": "a part did not answer while metrics were collected",
+    "invitation_not_published": "Celery's broker did not take an invitation; the tick makes up for it",
+    "signal_not_stored_yet": "a watch could not store a change; it tries again until it is stored",
+    "source_not_recovered": "a source that Redis lost could not be registered again",
+    "source_recovered": "a source that Redis lost is registered again and looked through",
+    "state_not_written": "a fact about a source could not be stored",
+    "storage_full": "the disk or the database is full; events wait",
+    "story_not_written": "a line of an object's story could not be stored",
+    "watch_failed": "a watch ended with an error; it is begun again",
+    "watch_not_possible": "a source cannot be watched as it is configured",
+}
+"""Log event name → when it is written. A test holds it against the code."""
+
+# ------------------------------------------------------------------------------------------------ logging
+
+HIDDEN: Final = "***"
+
+_SECRET_NAME = re.compile(
+    r"secret|passw|passphrase|token(?!s)|api_?key|authorization|cookie|credential|private_key|dsn", re.IGNORECASE
+)
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s/@:]*):([^\s@]+)@")
+_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]+", re.IGNORECASE)
+
+
+def hide_secrets(value: object, name: str = "") -> object:
+    """`value` as it may be shown: what stands under a secret's name, passwords in URLs and bearer keys become ``***``."""
+    if name and value is not None and _SECRET_NAME.search(name) and not isinstance(value, bool):
+        return HIDDEN
+    if isinstance(value, str):
+        return _BEARER.sub(rf"\1 {HIDDEN}", _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", value))
+    if isinstance(value, Mapping):
+        return {key: hide_secrets(item, str(key)) for key, item in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [hide_secrets(item) for item in cast("list[object]", value)]
+    return value
+
+
+def configure_logging(settings: Settings) -> None:
+    """Sends everything that is logged, also by libraries, to standard error: text for people, or one JSON object a line.
+
+    May be called again; the last call counts. Tracebacks are shown without local variables, and nothing secret is shown.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _hide,
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(settings)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+
+
+def _renderer(settings: Settings) -> structlog.types.Processor:
+    if settings.log_json:
+        return structlog.processors.JSONRenderer(default=repr, ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+def _hide(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value if name.startswith("_") else hide_secrets(value, name) for name, value in event.items()}
