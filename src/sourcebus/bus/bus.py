@@ -291,12 +291,14 @@ class Bus:
     def _settled(reply: Sequence[Any]) -> Settled:
         return Settled([bool(done) for done in reply[1:]], _tokens(reply[0]))
 
-    def extend(self, leases: Sequence[Lease], *, lease_ms: int = 30_000, running: Lease | None = None) -> list[bool]:
+    def extend(
+        self, leases: Sequence[Lease], *, lease_ms: int = 30_000, running: Lease | None = None, consumer: str = ""
+    ) -> list[bool]:
         """Moves deadlines to now + `lease_ms`; False where the lease is lost. `running` is charged for its time so far."""
         args: list[Arg] = []
         for lease in leases:
             args += (lease_field(lease), lease.fence, int(running is not None and lease.fence == running.fence))
-        return [bool(done) for done in self._run("extend", lease_ms, *args)]
+        return [bool(done) for done in self._run("extend", lease_ms, consumer, *args)]
 
     def leave(self, consumer: str, *, stay_warm: bool = False) -> tuple[int, ...]:
         """A consumer ends. Answers an invitation for its successor if work is left, or if one should stay waiting."""

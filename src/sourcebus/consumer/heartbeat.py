@@ -41,15 +41,16 @@ class Heartbeat:
         self._lease_ms, self._slow_ms, self._timeout_ms = lease_ms, slow_ms, timeout_ms
         self._changed = threading.Condition()
         self._batch: Batch | None = None
+        self._consumer = ""
         self._extended_ms = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="sourcebus-heartbeat", daemon=True)
         self._thread.start()
 
-    def watch(self, batch: Batch | None) -> None:
-        """From now on this batch, or none."""
+    def watch(self, batch: Batch | None, consumer: str = "") -> None:
+        """From now on this batch of that consumer, or none."""
         with self._changed:
-            self._batch, self._extended_ms = batch, self._clock.monotonic_ms()
+            self._batch, self._consumer, self._extended_ms = batch, consumer, self._clock.monotonic_ms()
             self._changed.notify()
 
     def close(self) -> None:
@@ -83,5 +84,5 @@ class Heartbeat:
             held = [lease for lease in held if lease.fence != current.fence]
             _log.error("extraction_timeout", source_id=current.source_id, object_ref=current.object_ref, running_ms=running_ms)
         if held:
-            self._bus.extend(held, lease_ms=self._lease_ms, running=current)
+            self._bus.extend(held, lease_ms=self._lease_ms, running=current, consumer=self._consumer)
         self._housekeep()

@@ -94,7 +94,7 @@ class Shift:
                 invitation = None
                 if claimed.leases:
                     worked += len(claimed.leases)
-                    self._do(claimed)
+                    self._do(claimed, consumer)
                 elif not claimed.waiting:
                     break
                 else:
@@ -118,9 +118,9 @@ class Shift:
         self._invite(claimed.invite)
         return claimed
 
-    def _do(self, claimed: Claimed) -> None:
+    def _do(self, claimed: Claimed, consumer: str) -> None:
         batch = Batch(claimed.leases, self._clock)
-        self._heartbeat.watch(batch)
+        self._heartbeat.watch(batch, consumer)
         try:
             self._mean_ms += 0.3 * (self._work(batch) - self._mean_ms)
         finally:

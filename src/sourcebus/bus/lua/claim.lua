@@ -7,6 +7,7 @@ local want, lease_ms, consumer = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local wait_ms, most_waiting, token = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local now = begin(ARGV[1])
 local deadline = now + lease_ms
+local GRACE_MS = 5000 -- a consumer counts as live this long beyond the time in which it must be heard of
 local STEP = 128 -- most records promoted, reaped or swept in one call
 
 m[M_CLAIMS] = m[M_CLAIMS] + 1
@@ -157,7 +158,7 @@ if taken == 0 and not stop then
   end
 end
 if waiting == 0 then call('ZREM', ROOT .. 'wt', consumer) end
-call('ZADD', ROOT .. 'con', deadline, consumer)
+call('ZADD', ROOT .. 'con', now + max(lease_ms, wait_ms) + GRACE_MS, consumer)
 flush(now)
 
 local tokens = {}

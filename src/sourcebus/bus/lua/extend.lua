@@ -1,13 +1,14 @@
--- Keeps leases alive and charges a running extraction for the worker time it has used so far.
+-- Keeps leases and their consumer alive, and charges a running extraction for the worker time it has used so far.
 -- @include core place queue settle
--- @arg now lease_ms
+-- @arg now lease_ms consumer
 -- @args field fence running
 -- @reply extended...
--- @keys m src bkt r x z w bs
+-- @keys m src bkt r x z w bs con
 local now = begin(ARGV[1])
 local deadline = now + tonumber(ARGV[2])
 local answer = {}
-for i = 3, #ARGV, 3 do
+if ARGV[3] ~= '' then call('ZADD', ROOT .. 'con', deadline, ARGV[3]) end
+for i = 4, #ARGV, 3 do
   local field = ARGV[i]
   local r = held(field, tonumber(ARGV[i + 1]))
   local n = owner(field)

@@ -1,0 +1,81 @@
+# make run     everything on this machine: WATCH=DIR PORT=N DATA=DIR are optional
+# make test    sets everything up and runs the tests
+# make help    the rest
+#
+# Needs Python 3.11 or newer with venv and pip, and nothing else. What is installed goes into .venv, which is filled
+# again only when pyproject.toml or requirements/constraints.txt change.
+
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+LOCK := requirements/constraints.txt
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
+
+PORT ?= 8080
+DATA ?= sourcebus-data
+# A folder of real files that every machine has: Python's own library. And the pages that explain what you are looking at.
+ifdef WATCH
+watched = --watch '$(WATCH)'
+else
+watched = --watch "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" --exclude site-packages --watch docs
+endif
+
+.PHONY: help run setup test lint bench bench-bus lock build clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## start everything and keep a folder searchable (WATCH=DIR PORT=N DATA=DIR)
+	@exec $(VENV)/bin/sourcebus up $(watched) --port $(PORT) --data '$(DATA)'
+
+setup: $(VENV)/.installed-dev ## only make .venv, with what the tests need
+
+test: $(VENV)/.installed-dev ## run the tests (ARGS="-k words" narrows them)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/pyright --pythonpath $(PY)
+	@$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed-bench ## measure the main job, beside CocoIndex (minutes)
+	@$(PY) -m benchmarks $(ARGS)
+
+bench-bus: $(VENV)/.installed-dev ## measure the bus alone, beside a Celery task per event
+	@$(PY) -m benchmarks bus $(ARGS)
+
+lock: $(VENV)/.installed-dev ## choose new versions for requirements/constraints.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@cp $(LOCK) $(VENV)/locked && head -n 1 $(VENV)/locked > $(LOCK)
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra bench --python-version 3.11 --upgrade --quiet \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links >> $(LOCK) || { cp $(VENV)/locked $(LOCK); exit 1; }
+
+build: $(VENV)/.installed-dev ## the wheel and the source archive, in dist/
+	@$(PY) -m pip install --quiet --disable-pip-version-check build && $(PY) -m build
+
+clean: ## remove what make made; your data (DATA) stays
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "sourcebus needs Python 3.11 or newer; found none. Say which: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "could not make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# Each stamp is newer than what it was made from; the ones below it fill the same .venv further.
+$(VENV)/.installed: pyproject.toml $(LOCK) | $(PY)
+	@echo "installing into $(VENV) (about a minute, once)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "installing what the benchmarks compare with"
+	@$(PIP) --editable '.[dev,bench]'
+	@touch $@
