@@ -91,7 +91,7 @@ def check(space: Keyspace) -> None:
 
 def _check_buckets(space: Keyspace) -> None:
     for number, bucket in space.buckets.items():
-        members = [source for source in space.sources.values() if int(source["bucket"]) == int(number)]
+        members = [s for n, s in space.sources.items() if number == (f"b{int(s['bucket'])}" if s["bucket"] else n)]
         assert bucket["in_flight"] == sum(source["in_flight"] for source in members), f"bucket {number}: in_flight leaks"
         runnable = any(not s["paused"] and s["n0"] + s["n1"] + s["n2"] > 0 for s in members)
         in_ready, in_wait = number in space.sets.get("z", {}), number in space.sets.get("w", {})

@@ -18,6 +18,6 @@ def test_the_bus_keeps_its_promises(redis: Redis):
             stateful_step_count=50,
             deadline=None,
             derandomize=True,
-            suppress_health_check=[*HealthCheck.__members__.values()],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         ),
     )

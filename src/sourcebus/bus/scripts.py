@@ -90,13 +90,16 @@ def layouts() -> dict[str, Layout]:
 def _numbers() -> dict[str, str]:
     names: dict[str, str] = {}
     for layout in layouts().values():
-        first = len(layouts()["R"].fields) + 1 if layout.letter == "X" else 1
+        first = {"X": len(layouts()["R"].fields) + 1, "S": 2, "B": 2}.get(layout.letter, 1)  # core.lua says what slot 1 is
         names |= {f"{layout.letter}_{field.upper()}": str(at) for at, field in enumerate(layout.fields, first)}
         names[f"{layout.letter}_FORMAT"] = f"'{layout.format}'"
         names[f"{layout.letter}_SIZE"] = str(len(layout.fields))
         names[f"{layout.letter}_BYTES"] = str(layout.size)
-    names["R_TAIL"] = str(len(layouts()["R"].fields) + len(layouts()["X"].fields) + 1)
-    return names
+    # What scripts keep behind a value's own fields while they work on it; never stored.
+    record = len(layouts()["R"].fields) + len(layouts()["X"].fields)
+    names |= {f"R_{name}": str(record + at) for at, name in enumerate(("TAIL", "WAS", "DEADLINE", "TOUCHED"), 1)}
+    own = len(layouts()["B"].fields) + 1
+    return names | {"B_WAS_AT": str(own + 1), "B_WAS": str(own + 2)}
 
 
 def _bind(match: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ for i, field in ipairs(fields) do
   local s, r = sources[n], held(field, tonumber(ARGV[at + 1]))
   if s and r then
     local service = tonumber(ARGV[at + 3])
-    end_lease(n, s, field, r, service, tonumber(ARGV[at + 2]), now)
+    end_lease(n, s, r, service, tonumber(ARGV[at + 2]), now)
     learn(s, service)
     s[S_ACKED] = s[S_ACKED] + 1
     if s[S_DEAD] > 0 then forget_dead_letter(s, field) end
@@ -35,7 +35,6 @@ for i, field in ipairs(fields) do
     answer[i + 1] = 1
   else
     if r and not s then
-      zput('x', field, false)
       drop(field)
     end
     answer[i + 1] = 0

@@ -20,33 +20,35 @@ if moved > 0 then flush(now) end
 
 -- The `want` smallest start tags are enough: a served bucket comes back with a larger one.
 local heads = call('ZRANGE', ROOT .. 'z', 0, want - 1, 'WITHSCORES')
-local ids, numbers = {}, {}
+local ids, own = {}, {}
 for i = 1, #heads, 2 do ids[#ids + 1] = heads[i] end
-fetch('bkt', missing(ids, buckets), buckets, decode_bucket)
-for _, id in ipairs(ids) do
-  if buckets[id] and buckets[id][B_SOLO] > 0 then numbers[#numbers + 1] = tostring(buckets[id][B_SOLO]) end
+fetch('bkt', ids, buckets, decode_bucket)
+for i = 1, #ids do
+  local b = buckets[ids[i]]
+  if b and b[B_SHARED] == 0 then own[#own + 1] = ids[i] end
 end
-fetch('src', missing(numbers, sources), sources, decode_source)
+fetch('src', own, sources, decode_source)
 
-local again = {} -- buckets that can be served once more, smallest tag last
+local back_tags, back_ids, back = {}, {}, 0 -- buckets that can be served once more, smallest tag last
 local function come_back(tag, id)
-  local at = #again + 1
-  while at > 1 and again[at - 1][1] < tag do at = at - 1 end
-  table.insert(again, at, { tag, id })
+  local at = back + 1
+  while at > 1 and back_tags[at - 1] < tag do
+    back_tags[at], back_ids[at] = back_tags[at - 1], back_ids[at - 1]
+    at = at - 1
+  end
+  back_tags[at], back_ids[at] = tag, id
+  back = back + 1
 end
 
 local head = 1
 local function next_bucket()
-  local fresh, back = tonumber(heads[head + 1]), again[#again]
-  if back and (not fresh or back[1] < fresh) then
-    again[#again] = nil
-    return back[2]
+  local fresh = tonumber(heads[head + 1])
+  if back > 0 and (not fresh or back_tags[back] < fresh) then
+    back = back - 1
+    return back_ids[back + 1]
   end
-  if fresh then
-    head = head + 2
-    return heads[head - 2]
-  end
-  return nil
+  head = head + 2
+  return heads[head - 2]
 end
 
 -- Live before backfill by weight, never strictly (promise 8).
@@ -62,40 +64,41 @@ local function choose_lane(s)
   return LIVE
 end
 
-local taken, reply = 0, {}
-local buffers = {} -- what was popped from a lane's list and not used yet
-local alone = #ids <= 1
+local taken, reply, stop = 0, {}, false
 local SKIPS = 512 -- most stale list entries passed over in one call
-local stop = false
+local alone = #ids == 1 and #own == 1 -- nobody to take turns with: take from the list in one go
+local stock = {} -- lane → { fields, next } taken from the list and not used yet
 
 local function pop(n, lane)
-  local key = lane_key(lane, n)
-  local buffer = buffers[key]
-  if not buffer or buffer.at > #buffer.list then
-    local count = alone and (want - taken) or 1
-    local list = call('LPOP', ROOT .. key, count)
-    if not list then return nil end
-    if count > 1 then load_records(list) end
-    buffer = { list = list, at = 1 }
-    buffers[key] = buffer
+  if not alone then return call('LPOP', ROOT .. lane_key(lane, n)) end
+  local have = stock[lane]
+  if not have or have[2] > #have[1] then
+    local fields = call('LPOP', ROOT .. lane_key(lane, n), want - taken)
+    if not fields then return nil end
+    load_records(fields)
+    have = { fields, 1 }
+    stock[lane] = have
   end
-  buffer.at = buffer.at + 1
-  return buffer.list[buffer.at - 1], buffer
+  have[2] = have[2] + 1
+  return have[1][have[2] - 1]
+end
+
+local function put_back(n, lane, field)
+  if alone then stock[lane][2] = stock[lane][2] - 1 else call('LPUSH', ROOT .. lane_key(lane, n), field) end
 end
 
 local function next_record(n, s)
   while SKIPS > 0 do
     local lane = choose_lane(s)
-    local field, buffer = pop(n, lane)
+    local field = pop(n, lane)
     if not field then
       s[COUNT[lane]] = 0 -- cannot happen; a count that outlives its list must not spin
-      touch(n)
       if s[S_N0] + s[S_N1] + s[S_N2] == 0 then return nil end
     else
       local r = record(field)
       if r and r[R_STATE] == READY and r[R_LANE] == lane then
         if r[R_FLAGS] == SOLO and taken > 0 then
-          buffer.at = buffer.at - 1
+          put_back(n, lane, field)
           stop = true
           return nil
         end
@@ -123,29 +126,29 @@ while taken < want and not stop do
       m[M_V] = max(m[M_V], tag)
       s[COUNT[lane]] = s[COUNT[lane]] - 1
       s[S_IN_FLIGHT], s[S_CLAIMED] = s[S_IN_FLIGHT] + 1, s[S_CLAIMED] + 1
-      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + s[S_EST] / s[S_WEIGHT]
+      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + work(s[S_EST], s)
       b[B_IN_FLIGHT] = b[B_IN_FLIGHT] + 1
       charge_tokens(b, s[S_COST], now)
-      r[R_STATE], r[R_ATTEMPTS], r[R_AT] = IN_FLIGHT, r[R_ATTEMPTS] + 1, m[M_FENCE]
+      r[R_STATE], r[R_ATTEMPTS], r[R_AT], r[R_DEADLINE] = IN_FLIGHT, r[R_ATTEMPTS] + 1, m[M_FENCE], deadline
       r[X_CLAIMED], r[X_EST], r[X_COST], r[X_DIRTY] = now, s[S_EST], s[S_COST], 0
       local encoded = encode_record(r)
       put(field, r, encoded)
-      zput('x', field, deadline)
-      reply[#reply + 1] = field
-      reply[#reply + 1] = encoded
+      reply[taken * 2 - 1] = field
+      reply[taken * 2] = encoded
       if r[R_FLAGS] == SOLO then stop = true end
     end
-    touched_sources[n] = true
-    if b[B_SOLO] == 0 then place_source(n) end
-    place_bucket(id, now)
-    placed[id] = true
+    touch_source(n, s)
+    place_source(n, s)
+    place_bucket(id, b, now)
+    touch_bucket(id, b)
+    b[1] = PLACED
     if field and b[B_WHERE] == IN_READY then come_back(b[B_AT], id) end
   elseif b then
-    touched_buckets[id] = true
+    touch_bucket(id, b)
   end
 end
-for key, buffer in pairs(buffers) do
-  for i = #buffer.list, buffer.at, -1 do call('LPUSH', ROOT .. key, buffer.list[i]) end
+for lane, have in pairs(stock) do
+  for i = #have[1], have[2], -1 do call('LPUSH', ROOT .. lane_key(lane, own[1]), have[1][i]) end
 end
 
 local next_due, waiting = -1, 0

@@ -14,12 +14,12 @@ for i = 4, #ARGV, 3 do
   local n = owner(field)
   local s = r and source(n)
   if s then
-    zput('x', field, deadline)
+    r[R_DEADLINE] = deadline
+    put(field, r)
     local used = now - r[X_CLAIMED]
     if ARGV[i + 2] == '1' and used > r[X_EST] then
-      s[S_FINISH] = s[S_FINISH] + (used - r[X_EST]) / s[S_WEIGHT]
+      s[S_FINISH] = s[S_FINISH] + work(used - r[X_EST], s)
       r[X_EST] = used
-      put(field, r)
       touch(n)
     end
   end

@@ -11,7 +11,7 @@ for i = 2, #ARGV do
   local packed = n and call('HGET', ROOT .. 'src', n)
   if packed then
     local s = decode_source(packed)
-    local id = tostring(s[S_BUCKET])
+    local id = bucket_id(n, s)
     local oldest = math.huge
     for lane = BACKFILL, MANUAL do
       local first = call('LINDEX', ROOT .. lane_key(lane, n), 0)

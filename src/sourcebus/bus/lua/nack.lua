@@ -41,25 +41,24 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
     local how, service, wait_ms = ARGV[at + 2], tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
     if how == 'release' then
       s[S_CLAIMED] = s[S_CLAIMED] - 1
-      end_lease(n, s, field, r, 0, 0, now)
+      end_lease(n, s, r, 0, 0, now)
       back_to_front(n, s, field, r)
     elseif how == 'throttled' or how == 'unavailable' then
-      local b = bucket(tostring(s[S_BUCKET]))
-      end_lease(n, s, field, r, service, tonumber(ARGV[at + 3]), now)
+      local b = bucket(bucket_id(n, s))
+      end_lease(n, s, r, service, tonumber(ARGV[at + 3]), now)
       if how == 'throttled' then
         s[S_THROTTLED] = s[S_THROTTLED] + 1
         halve(b, r[X_CLAIMED])
       end
-      b[B_PAUSE] = max(b[B_PAUSE], now + wait_ms) -- a pause only ever extends
+      b[B_PAUSE] = max(b[B_PAUSE], now + math.ceil(wait_ms)) -- a pause only ever extends
       back_to_front(n, s, field, r)
     else
       s[S_NACKED] = s[S_NACKED] + 1
-      end_lease(n, s, field, r, service, tonumber(ARGV[at + 3]), now)
+      end_lease(n, s, r, service, tonumber(ARGV[at + 3]), now)
       learn(s, service)
       retry_or_bury(n, s, field, r, ARGV[at + 6], now, r[R_FLAGS], how == 'hopeless')
     end
   elseif r then
-    zput('x', field, false)
     drop(field)
   end
 end

@@ -9,11 +9,11 @@ local n = call('HGET', ROOT .. 'ids', ARGV[2])
 if not n then return { 'unknown', 0, {} } end
 load_sources({ n })
 local s = sources[n]
-local b = bucket(tostring(s[S_BUCKET]))
+local b = bucket(bucket_id(n, s))
 local gap = s[S_REFRESH]
 if b[B_RATE] > 0 then gap = max(gap, 2 * s[S_COST] / b[B_RATE]) end -- at most half of a very small quota
 if s[S_REFRESHED] > 0 and s[S_REFRESHED] + gap > now then
-  call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
+  save_meta()
   return { 'capped', math.ceil(s[S_REFRESHED] + gap), {} }
 end
 s[S_REFRESHED] = now

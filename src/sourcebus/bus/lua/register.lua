@@ -12,44 +12,50 @@ if created then
   n = string.format('%d', m[M_SOURCES])
   call('HSET', ROOT .. 'ids', name, n)
   call('HSET', ROOT .. 'names', n, name)
-  local s = {}
-  for i = 1, S_SIZE do s[i] = 0 end
+  local s = { false }
+  for i = 2, S_SIZE + 1 do s[i] = 0 end
   s[S_EST] = 10
   sources[n] = s
 end
 local s = source(n)
+local old = not created and bucket_id(n, s)
 
-local function new_bucket(solo)
-  m[M_BUCKETS] = m[M_BUCKETS] + 1
-  local id = string.format('%d', m[M_BUCKETS])
-  local b = {}
-  for i = 1, B_SIZE do b[i] = 0 end
-  b[B_SOLO], b[B_FACTOR] = solo, 1
+local function new_bucket(id, is_shared)
+  local b = { false }
+  for i = 2, B_WAS_AT do b[i] = 0 end
+  b[B_SHARED], b[B_FACTOR] = is_shared, 1
   buckets[id] = b
-  return id
 end
 
-local old = s[S_BUCKET] > 0 and tostring(s[S_BUCKET])
 local id
-if shared ~= '' then
-  id = call('HGET', ROOT .. 'bids', shared)
-  if not id then
-    id = new_bucket(0)
-    call('HSET', ROOT .. 'bids', shared, id)
-  end
-elseif old and bucket(old)[B_SOLO] > 0 then
-  id = old
+if shared == '' then
+  s[S_BUCKET] = 0
+  id = n
+  if old ~= id then new_bucket(id, 0) end
 else
-  id = new_bucket(tonumber(n))
+  local number = call('HGET', ROOT .. 'bids', shared)
+  if not number then
+    m[M_BUCKETS] = m[M_BUCKETS] + 1
+    number = m[M_BUCKETS]
+    call('HSET', ROOT .. 'bids', shared, number)
+    new_bucket('b' .. number, 1)
+  end
+  s[S_BUCKET] = tonumber(number)
+  id = bucket_id(n, s)
 end
 if old and old ~= id then
   local left, entered = bucket(old), bucket(id)
   left[B_IN_FLIGHT], entered[B_IN_FLIGHT] = left[B_IN_FLIGHT] - s[S_IN_FLIGHT], entered[B_IN_FLIGHT] + s[S_IN_FLIGHT]
-  call('ZREM', ROOT .. 'bs:' .. old, n)
-  if left[B_SOLO] > 0 then left[B_SOLO] = 0 end
-  touched_buckets[old] = true
+  if old == n then
+    call('HDEL', ROOT .. 'bkt', n)
+    call('ZREM', ROOT .. 'z', n)
+    call('ZREM', ROOT .. 'w', n)
+    buckets[n] = false
+  else
+    call('ZREM', ROOT .. 'bs:' .. old, n)
+    touch_bucket(old, left)
+  end
 end
-s[S_BUCKET] = tonumber(id)
 local b = bucket(id)
 b[B_RATE], b[B_BURST], b[B_CAP] = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 s[S_WEIGHT], s[S_WINDOW], s[S_MAX_ATTEMPTS] = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])

@@ -32,5 +32,5 @@ local tokens = summon(now, look_again)
 -- Work is ready and nobody has claimed since the last tick: whoever was counted on is gone.
 if #tokens == 0 and m[M_CLAIMS] == m[M_TICK_CLAIMS] and call('ZCARD', ROOT .. 'z') > 0 then tokens = { issue(now) } end
 m[M_TICK_CLAIMS], m[M_TICKED] = m[M_CLAIMS], now
-call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
+save_meta()
 return { m[M_EPOCH], promoted, reaped, #polls, tokens }

@@ -8,22 +8,21 @@ local n = call('HGET', ROOT .. 'ids', ARGV[2])
 local found = n and 1 or 0
 if n then
   local s = source(n)
-  local id = tostring(s[S_BUCKET])
-  local b = bucket(id)
-  b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]
+  local id = bucket_id(n, s)
   call('HDEL', ROOT .. 'ids', ARGV[2])
   call('HDEL', ROOT .. 'names', n)
   call('HDEL', ROOT .. 'src', n)
   call('ZREM', ROOT .. 'pl', n)
-  call('ZREM', ROOT .. 'bs:' .. id, n)
   sources[n] = false
-  if b[B_SOLO] > 0 then
-    call('HDEL', ROOT .. 'bkt', id)
-    buckets[id] = false
-    zput('z', id, false)
-    zput('w', id, false)
+  if id == n then
+    call('HDEL', ROOT .. 'bkt', n)
+    call('ZREM', ROOT .. 'z', n)
+    call('ZREM', ROOT .. 'w', n)
   else
-    touched_buckets[id] = true
+    local b = bucket(id)
+    b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]
+    call('ZREM', ROOT .. 'bs:' .. id, n)
+    touch_bucket(id, b)
   end
   call('SADD', ROOT .. 'gone', n)
 end
@@ -34,6 +33,7 @@ if gone then
     while left > 0 do
       local fields = call('LPOP', ROOT .. lane_key(lane, gone), min(left, 500))
       if not fields then break end
+      load_records(fields)
       for _, field in ipairs(fields) do drop(field) end
       left = left - #fields
     end

@@ -2,14 +2,14 @@
 -- (`s[S_WEIGHT]` becomes `s[3]`) and unpacks the same values in Python. Everything is little endian; `d` is a double.
 --
 -- @struct M d clock raw v fence sources buckets wheel wheel_end epoch invites next_wake claims tick_claims ticked
---   clock, raw: the bus's guarded time and the server's, ms · v: virtual time of the fair order, ms of work
+--   clock, raw: the bus's guarded time and the server's, ms · v: virtual time of the fair order, µs of work
 --   fence: last lease number · wheel, wheel_end: oldest and newest second in the cooling wheel, 0 = empty
 --   next_wake: when the waiting consumer means to look again, ms · ticked: when housekeeping was done last, ms
 -- @struct S d bucket paused weight window max_attempts backoff backoff_cap max_pending cost live_weight refresh poll n0 n1 n2 delayed in_flight finish est turn refreshed accepted merged claimed acked nacked reaped died dead overflowed reruns throttled service
---   n0 n1 n2: ready records per lane (backfill, live, manual) · finish: SFQ finish tag · est: expected service, ms
+--   n0 n1 n2: ready records per lane (backfill, live, manual) · finish: SFQ finish tag, µs of work · est: expected service, ms
 --   dead: dead letters now · the rest are all-time counters; service is the sum of service times, ms
--- @struct B d solo rate burst cap tat pause in_flight where at why factor factor_at halved_at
---   solo: the only source of this bucket, 0 = shared · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
+-- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at
+--   shared: 1 where several sources may draw from it · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
 --   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua
 -- @struct R BBBBBBddd state lane kind signal attempts flags since observed at
 --   since: when the oldest unfinished signal was stored · at: due (delayed), fence (in flight), end (cooling)

@@ -5,6 +5,9 @@ local NO_REASON, WHY_TOKENS, WHY_PAUSE, WHY_CAP = 0, 1, 2, 3
 local REFRESH_TAG = -1 -- a manual refresh goes before every start tag
 local RECOVERY_MS = 600000 -- a halved rate is whole again after this long without a 429
 
+-- Worker time as the fair order counts it: whole microseconds, lighter for heavier sources.
+local function work(ms, s) return floor(ms * 1000 / s[S_WEIGHT] + 0.5) end
+
 -- Start tag of start-time fair queueing (Goyal, Vin, Cheng 1996): no credit for having been idle.
 local function start_tag(s)
   if s[S_PAUSED] ~= 0 then return nil end
@@ -20,8 +23,8 @@ end
 -- Answers where, at, why and, when runnable, the source to serve. GCRA (ITU-T I.371): one number, an exact wake time.
 local function bucket_state(id, b, now)
   local n, tag, s
-  if b[B_SOLO] > 0 then
-    n = tostring(b[B_SOLO])
+  if b[B_SHARED] == 0 then
+    n = id
     s = source(n)
     tag = s and start_tag(s)
   else
@@ -34,39 +37,20 @@ local function bucket_state(id, b, now)
   if b[B_IN_FLIGHT] >= b[B_CAP] then return NOWHERE, 0, WHY_CAP end
   if b[B_RATE] > 0 and tag ~= REFRESH_TAG then
     local room = b[B_BURST] - min(s[S_COST], b[B_BURST])
-    local wake = b[B_TAT] - room / rate_now(b, now)
+    local wake = math.ceil(b[B_TAT] - room / rate_now(b, now))
     if wake > now then return IN_WAIT, wake, WHY_TOKENS end
   end
   return IN_READY, tag, NO_REASON, n
 end
 
-local function place_bucket(id, now)
-  local b = bucket(id)
-  if not b then return end
-  local where, at, why = bucket_state(id, b, now)
-  if where ~= b[B_WHERE] or at ~= b[B_AT] then
-    if where ~= IN_READY and b[B_WHERE] == IN_READY then zput('z', id, false) end
-    if where ~= IN_WAIT and b[B_WHERE] == IN_WAIT then zput('w', id, false) end
-    if where == IN_READY then zput('z', id, at) end
-    if where == IN_WAIT then zput('w', id, at) end
-  end
-  b[B_WHERE], b[B_AT], b[B_WHY] = where, at, why
-end
+local function place_bucket(id, b, now) b[B_WHERE], b[B_AT], b[B_WHY] = bucket_state(id, b, now) end
 
 -- Keeps a shared bucket's own order of its sources; a bucket with one source needs none.
-local function place_source(n)
-  local s = source(n)
-  if not s then return end
-  local id = tostring(s[S_BUCKET])
-  local b = bucket(id)
-  if b and b[B_SOLO] == 0 then
-    local tag = start_tag(s)
-    if tag then
-      call('ZADD', ROOT .. 'bs:' .. id, tag, n)
-    else
-      call('ZREM', ROOT .. 'bs:' .. id, n)
-    end
-  end
+local function place_source(n, s)
+  if s[S_BUCKET] == 0 then return end
+  local key = ROOT .. 'bs:' .. bucket_id(n, s)
+  local tag = start_tag(s)
+  if tag then call('ZADD', key, tag, n) else call('ZREM', key, n) end
 end
 
 local function charge_tokens(b, cost, now)
@@ -78,29 +62,64 @@ local function earliest(key)
   return tonumber(head[2])
 end
 
-local function soonest(changes)
-  local best
-  for _, score in pairs(changes) do
-    if score and (not best or score < best) then best = score end
+local function flush_buckets(now)
+  local set, ready, unready, waiting, unwaiting = {}, {}, {}, {}, {}
+  local soonest = math.huge
+  for i = 1, #touched_buckets do
+    local id = touched_buckets[i]
+    local b = buckets[id]
+    if b then
+      if b[1] == TOUCHED then place_bucket(id, b, now) end
+      local where, at, was = b[B_WHERE], b[B_AT], b[B_WAS]
+      if where ~= was or at ~= b[B_WAS_AT] then
+        if where == IN_READY then
+          ready[#ready + 1] = at
+          ready[#ready + 1] = id
+        elseif where == IN_WAIT then
+          waiting[#waiting + 1] = at
+          waiting[#waiting + 1] = id
+          soonest = min(soonest, at)
+        end
+        if was == IN_READY and where ~= IN_READY then unready[#unready + 1] = id end
+        if was == IN_WAIT and where ~= IN_WAIT then unwaiting[#unwaiting + 1] = id end
+      end
+      b[1], b[B_WAS], b[B_WAS_AT] = false, where, at
+      set[#set + 1] = id
+      set[#set + 1] = struct.pack(B_FORMAT, unpack(b, 2, B_SIZE + 1))
+    end
   end
-  return best
+  touched_buckets = {}
+  send('HSET', 'bkt', set)
+  send('ZADD', 'z', ready)
+  send('ZREM', 'z', unready)
+  send('ZADD', 'w', waiting)
+  send('ZREM', 'w', unwaiting)
+  return soonest
 end
 
-local function flush(now)
-  for n in pairs(touched_sources) do place_source(n) end
-  for id in pairs(touched_buckets) do place_bucket(id, now) end
-  for id in pairs(placed) do touched_buckets[id] = true end
-  for key, list in pairs(pushes) do
-    each_chunk(list, 4000, function(part) call('RPUSH', ROOT .. key, unpack(part)) end)
+local function flush_sources()
+  local set = {}
+  for i = 1, #touched_sources do
+    local n = touched_sources[i]
+    local s = sources[n]
+    if s then
+      place_source(n, s)
+      s[1] = false
+      set[#set + 1] = n
+      set[#set + 1] = struct.pack(S_FORMAT, unpack(s, 2, S_SIZE + 1))
+    end
   end
-  flush_hash('r', touched_records, records, encode_record)
-  flush_hash('src', touched_sources, sources, function(s) return struct.pack(S_FORMAT, unpack(s)) end)
-  flush_hash('bkt', touched_buckets, buckets, function(b) return struct.pack(B_FORMAT, unpack(b)) end)
-  local wake = min(soonest(zsets.d) or math.huge, soonest(zsets.w) or math.huge)
-  for key, changes in pairs(zsets) do flush_zset(key, changes) end
-  pushes, zsets = {}, { x = {}, d = {}, z = {}, w = {} }
-  touched_sources, touched_buckets, touched_records, placed = {}, {}, {}, {}
-  local summon_early = wake < m[M_NEXT_WAKE]
-  call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
-  return summon_early
+  touched_sources = {}
+  send('HSET', 'src', set)
+end
+
+-- Writes everything. Answers whether something became due earlier than the waiting consumer means to look.
+local function flush(now)
+  flush_sources()
+  for key, list in pairs(pushes) do send('RPUSH', key, list) end
+  pushes = {}
+  local due = flush_records()
+  local wake = flush_buckets(now)
+  save_meta()
+  return min(due, wake) < m[M_NEXT_WAKE]
 end

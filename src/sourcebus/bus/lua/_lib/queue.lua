@@ -2,7 +2,8 @@
 -- A ready record also stands in its lane's list `q<lane>:<source>`. A record that moved to a better lane leaves a stale
 -- entry behind in the old list; it is recognised by its lane when it comes up and skipped.
 
-local function lane_key(lane, n) return 'q' .. lane .. ':' .. n end
+local LANES = { [BACKFILL] = 'q0:', [LIVE] = 'q1:', [MANUAL] = 'q2:' }
+local function lane_key(lane, n) return LANES[lane] .. n end
 
 local COUNT = { [BACKFILL] = S_N0, [LIVE] = S_N1, [MANUAL] = S_N2 }
 
@@ -16,7 +17,6 @@ end
 local function make_delayed(s, field, r, due)
   r[R_STATE], r[R_AT] = DELAYED, due
   s[S_DELAYED] = s[S_DELAYED] + 1
-  zput('d', field, due)
   put(field, r)
 end
 
@@ -27,7 +27,6 @@ end
 local function leave_pending(s, field, r)
   if r[R_STATE] == DELAYED then
     s[S_DELAYED] = s[S_DELAYED] - 1
-    zput('d', field, false)
   else
     s[COUNT[r[R_LANE]]] = s[COUNT[r[R_LANE]]] - 1
   end
@@ -37,7 +36,7 @@ end
 local function make_cooling(field, r, ends)
   r[R_STATE], r[R_AT], r[R_TAIL], r[R_FLAGS] = COOLING, ends, '', 0
   local second = floor(ends / 1000) + 1
-  push('c:' .. string.format('%d', second), field)
+  push('c:' .. second, field)
   if m[M_WHEEL] == 0 or second < m[M_WHEEL] then m[M_WHEEL] = second end
   if second > m[M_WHEEL_END] then m[M_WHEEL_END] = second end
   put(field, r)
@@ -46,7 +45,7 @@ end
 local function sweep_wheel(now, most)
   local slots = most
   while m[M_WHEEL] > 0 and m[M_WHEEL] * 1000 <= now and most > 0 and slots > 0 do
-    local key = ROOT .. 'c:' .. string.format('%d', m[M_WHEEL])
+    local key = ROOT .. 'c:' .. m[M_WHEEL]
     local fields = call('LPOP', key, min(most, 256))
     if fields then
       load_records(fields)
@@ -112,7 +111,7 @@ local function accept(n, s, field, kind, signal, observed, tail, now)
     return OVERFLOWED
   end
   local due = (r and lane ~= MANUAL) and r[R_AT] or now
-  r = new_record(0, lane, kind, signal, 0, 0, now, observed, 0, tail)
+  r = new_record(field, lane, kind, signal, now, observed, tail)
   make_pending(n, s, field, r, due, now)
   return due > now and DEFERRED or ACCEPTED
 end

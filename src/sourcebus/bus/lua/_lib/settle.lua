@@ -10,13 +10,12 @@ local function held(field, fence)
   return nil
 end
 
-local function end_lease(n, s, field, r, service, cost, now)
-  local b = bucket(tostring(s[S_BUCKET]))
+local function end_lease(n, s, r, service, cost, now)
+  local b = bucket(bucket_id(n, s))
   s[S_IN_FLIGHT] = s[S_IN_FLIGHT] - 1
   b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - 1
   if cost ~= r[X_COST] and b[B_RATE] > 0 then b[B_TAT] = b[B_TAT] + (cost - r[X_COST]) / rate_now(b, now) end
-  s[S_FINISH] = s[S_FINISH] + (max(service, LEAST_MS) - r[X_EST]) / s[S_WEIGHT]
-  zput('x', field, false)
+  s[S_FINISH] = s[S_FINISH] + work(max(service, LEAST_MS) - r[X_EST], s)
   touch(n)
 end
 
@@ -52,7 +51,7 @@ end
 -- Full-range exponential backoff with jitter; the fence is the (replayable) source of randomness.
 local function backoff(s, r)
   local span = min(s[S_BACKOFF_CAP], s[S_BACKOFF] * 2 ^ (r[R_ATTEMPTS] - 1))
-  return span * (0.5 + (r[R_AT] * 2654435761 % 1000) / 2000)
+  return floor(span * (0.5 + (r[R_AT] * 2654435761 % 1000) / 2000))
 end
 
 local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
@@ -80,11 +79,11 @@ local function reap(now, most)
     local s = sources[n]
     if s and r and r[R_STATE] == IN_FLIGHT then
       s[S_REAPED] = s[S_REAPED] + 1
-      end_lease(n, s, field, r, now - r[X_CLAIMED], r[X_COST], now)
+      end_lease(n, s, r, now - r[X_CLAIMED], r[X_COST], now)
       retry_or_bury(n, s, field, r, 'the lease was lost: its worker died or stood still', now, SOLO, false)
     else
-      zput('x', field, false)
-      if r and not s then drop(field) end
+      call('ZREM', ROOT .. 'x', field)
+      drop(field)
     end
   end
   return #lost
@@ -105,15 +104,15 @@ local function promote(now, most)
         make_ready(n, s, field, r)
         touch(n)
       else
-        if not (r and r[R_STATE] == DELAYED and s) then zput('d', field, false) end
-        if r and not s then drop(field) end
+        call('ZREM', ROOT .. 'd', field)
+        if not s then drop(field) end
       end
     end
   end
   local woken = call('ZRANGEBYSCORE', ROOT .. 'w', '-inf', now, 'LIMIT', 0, most)
-  fetch('bkt', missing(woken, buckets), buckets, decode_bucket)
+  fetch('bkt', woken, buckets, decode_bucket)
   for _, id in ipairs(woken) do
-    if buckets[id] then touched_buckets[id] = true else zput('w', id, false) end
+    if buckets[id] then touch_bucket(id, buckets[id]) else call('ZREM', ROOT .. 'w', id) end
   end
   return #due + #woken
 end

@@ -8,7 +8,7 @@ local function issue(now)
   m[M_INVITES] = m[M_INVITES] + 1
   local token = string.format('%d', m[M_INVITES])
   call('ZADD', ROOT .. 'inv', now + INVITE_TTL_MS, token)
-  call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m)))
+  save_meta()
   return token
 end
 
