@@ -118,7 +118,7 @@ def test_a_planted_fault_is_caught(mutant: Mutant, redis: Redis, monkeypatch: py
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=150,
+                max_examples=300,
                 stateful_step_count=50,
                 deadline=None,
                 derandomize=True,

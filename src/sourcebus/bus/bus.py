@@ -127,8 +127,8 @@ class Bus:
             _check_positive("quota.rate", quota.rate)
         reply = self._run(
             "register",
-            source_id,
-            quota.bucket or "",
+            keys.encode_ref(source_id),
+            keys.encode_ref(quota.bucket or ""),
             (quota.rate or 0) / 1000,
             quota.burst,
             quota.concurrency,
@@ -148,7 +148,7 @@ class Bus:
 
     def unregister(self, source_id: str) -> bool:
         """Forgets a source and all that is pending for it. False if it was not known."""
-        found, left = self._run("unregister", source_id, 5_000)
+        found, left = self._run("unregister", keys.encode_ref(source_id), 5_000)
         while left:
             _, left = self._run("unregister", "", 5_000)
         return bool(found)
@@ -162,7 +162,7 @@ class Bus:
         return self._set_paused(source_id, 0)
 
     def _set_paused(self, source_id: str, paused: int) -> tuple[int, ...]:
-        found, tokens = self._run("pause", source_id, paused)
+        found, tokens = self._run("pause", keys.encode_ref(source_id), paused)
         if not found:
             raise UnknownSource(source_id)
         return _tokens(tokens)
@@ -180,7 +180,7 @@ class Bus:
             raise InvalidInput("events", f"holds {len(batch)} events", f"send at most {MOST_EVENTS} at once")
         args: list[Arg] = []
         for at, event in enumerate(batch):
-            args += (event.source_id, *pack_event(event, at if len(batch) > 1 else None))
+            args += (keys.encode_ref(event.source_id), *pack_event(event, at if len(batch) > 1 else None))
         total = [0, 0, 0, 0]
         tokens: tuple[int, ...] = ()
         if len(batch) > _SLICE:
@@ -196,7 +196,10 @@ class Bus:
     def _require(self, source_ids: set[str], batch: Sequence[SourceChanged]) -> None:
         ordered = sorted(source_ids)
         with _redis_errors():
-            found = cast("list[bytes | None]", self._client.hmget(self._root.decode() + "ids", ordered))
+            found = cast(
+                "list[bytes | None]",
+                self._client.hmget(self._root.decode() + "ids", [keys.encode_ref(name) for name in ordered]),
+            )
         for source_id, number in zip(ordered, found, strict=True):
             if number is None:
                 raise self._unknown(source_id, batch)
@@ -210,7 +213,7 @@ class Bus:
         """A person wants one object, or the whole source (None), looked at now. Capped; see `Refreshed`."""
         kind = ChangeKind.UPDATED if object_ref else ChangeKind.SCAN
         event = SourceChanged(source_id, object_ref or WHOLE_SOURCE, kind, signal=Signal.MANUAL)
-        status, until_ms, tokens = self._run("refresh", source_id, *pack_event(event))
+        status, until_ms, tokens = self._run("refresh", keys.encode_ref(source_id), *pack_event(event))
         if status == b"unknown":
             raise UnknownSource(source_id)
         return Refreshed(status.decode(), until_ms or None, _tokens(tokens))
@@ -316,7 +319,7 @@ class Bus:
         result: list[SourceStats | None] = []
         for start in range(0, len(source_ids), 200):
             part = source_ids[start : start + 200]
-            now_ms, consumers, _ticked, *rest = self._run("inspect", *part)
+            now_ms, consumers, _ticked, *rest = self._run("inspect", *map(keys.encode_ref, part))
             for at, source_id in enumerate(part):
                 source, bucket, oldest_ms = rest[3 * at : 3 * at + 3]
                 if source is None or bucket is None:
@@ -337,7 +340,7 @@ class Bus:
 
     def peek(self, source_id: str, object_ref: str, change_kind: ChangeKind = ChangeKind.UPDATED) -> Peek:
         """What the bus knows of one object, or of a scope with SCAN."""
-        return unpack_peek(*self._run("peek", source_id, key_of(object_ref, change_kind)))
+        return unpack_peek(*self._run("peek", keys.encode_ref(source_id), key_of(object_ref, change_kind)))
 
     def dead_letters(self, source_id: str | None = None, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
         """Dead letters, oldest first, after the given id; only one source's where asked."""

@@ -11,7 +11,7 @@ local LEAST_FACTOR = 1 / 64
 
 -- One 429 episode halves the learned rate once, however many calls were under way when it began (promise 6).
 local function halve(b, claimed)
-  if claimed >= b[B_HALVED_AT] then
+  if claimed > b[B_HALVED_AT] then
     local share = min(1, b[B_FACTOR] + max(0, now - b[B_FACTOR_AT]) / RECOVERY_MS)
     b[B_FACTOR], b[B_FACTOR_AT], b[B_HALVED_AT] = max(LEAST_FACTOR, share / 2), now, now
   end

@@ -19,8 +19,8 @@ for _, n in ipairs(polls) do
     accept(n, s, n .. ':s', KIND_SCAN, POLL, now, '', now)
     touch(n)
     m[M_FENCE] = m[M_FENCE] + 1
-    local jitter = 0.9 + (m[M_FENCE] * 2654435761 % 1000) / 5000 -- spreads sources that were added together
-    call('ZADD', ROOT .. 'pl', now + s[S_POLL] * jitter, n)
+    -- plus or minus a tenth, so that sources that were added together drift apart
+    call('ZADD', ROOT .. 'pl', now + floor(s[S_POLL] * (0.9 + scatter(m[M_FENCE]) / 5)), n)
   else
     call('ZREM', ROOT .. 'pl', n)
   end

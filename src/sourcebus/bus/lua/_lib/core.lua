@@ -175,6 +175,10 @@ local function new_record(field, lane, kind, signal, now, observed, tail)
   return r
 end
 
+-- A number from 0 to 1 that looks random and is the same on every replay. (Fences are near 2^51: scrambled piecewise,
+-- because a product beyond 2^53 loses the very digits that differ.)
+local function scatter(seed) return (seed % 65536) * 40503 % 65536 / 65536 end
+
 local function owner(field) return string.sub(field, 1, string.find(field, ':', 1, true) - 1) end
 
 local pushes = {} -- list key → values for RPUSH

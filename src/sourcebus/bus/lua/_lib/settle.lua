@@ -51,7 +51,7 @@ end
 -- Full-range exponential backoff with jitter; the fence is the (replayable) source of randomness.
 local function backoff(s, r)
   local span = min(s[S_BACKOFF_CAP], s[S_BACKOFF] * 2 ^ (r[R_ATTEMPTS] - 1))
-  return floor(span * (0.5 + (r[R_AT] * 2654435761 % 1000) / 2000))
+  return floor(span * (0.5 + scatter(r[R_AT]) / 2))
 end
 
 local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
