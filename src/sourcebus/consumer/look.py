@@ -34,32 +34,39 @@ def look(lease: Lease, source: Source, connector: Connector, known: Version | No
 
     A shadow source is looked at, but what would have been extracted is only noted.
     """
-    ref, present = lease.object_ref, known is not None and known.state != "deleted"
+    present = known if known is not None and known.state != "deleted" else None
     shadow = source.mode is Mode.SHADOW
-    if known is not None and present:
-        fingerprint = connector.fingerprint(ref)  # before the version, so that it never vouches for bytes not looked at
-        version = connector.version(ref)
-        if version is None:
-            return _gone(lease, clock, known, shadow)
-        if version == known.version:
-            return outcome_of(lease, "unchanged", clock.now_ms(), version=version, fingerprint=fingerprint)
-        if shadow:
-            return outcome_of(lease, "note", clock.now_ms(), note="would_extract", seen=version)
-    elif shadow:
-        version = connector.version(ref)
-        return outcome_of(lease, "note", clock.now_ms(), note="would_extract" if version else "gone", seen=version)
-    began_ms = clock.monotonic_ms()
     try:
-        extraction = connector.extract(ref)
+        if present is not None or shadow:
+            settled = _recheck(lease, connector, present, clock, shadow)
+            if settled is not None:
+                return settled
+        return _extract(lease, connector, clock)
     except ObjectGone:
-        return _gone(lease, clock, known, shadow)
+        return _gone(lease, clock, present, shadow)
     except ObjectUnreadable as error:
-        version = error.version if error.version is not None else connector.version(ref)
+        version = error.version if error.version is not None else connector.version(lease.object_ref)
         if version is None:
-            return _gone(lease, clock, known, shadow)
+            return _gone(lease, clock, present, shadow)
         detail = {"reason": error.reason, "error": error.detail}
         return outcome_of(lease, "unreadable", clock.now_ms(), version=version, fingerprint=error.fingerprint, **detail)
-    took_ms = round(clock.monotonic_ms() - began_ms, 1)
+
+
+def _recheck(lease: Lease, connector: Connector, present: Version | None, clock: Clock, shadow: bool) -> Outcome | None:
+    """The outcome if the version alone decides it; None if the object has to be extracted."""
+    ref = lease.object_ref
+    fingerprint = connector.fingerprint(ref)  # before the version, so that it never vouches for bytes not looked at
+    version = connector.version(ref)
+    if version is None:
+        return _gone(lease, clock, present, shadow)
+    if present is not None and version == present.version:
+        return outcome_of(lease, "unchanged", clock.now_ms(), version=version, fingerprint=fingerprint)
+    return outcome_of(lease, "note", clock.now_ms(), note="would_extract", seen=version) if shadow else None
+
+
+def _extract(lease: Lease, connector: Connector, clock: Clock) -> Outcome:
+    began_ms = clock.monotonic_ms()
+    extraction = connector.extract(lease.object_ref)
     return outcome_of(
         lease,
         "indexed",
@@ -67,13 +74,13 @@ def look(lease: Lease, source: Source, connector: Connector, known: Version | No
         version=extraction.version,
         fingerprint=extraction.fingerprint,
         documents=extraction.documents,
-        extract_ms=took_ms,
+        extract_ms=round(clock.monotonic_ms() - began_ms, 1),
         parts=len(extraction.documents),
     )
 
 
-def _gone(lease: Lease, clock: Clock, known: Version | None, shadow: bool) -> Outcome:
-    if known is None or known.state == "deleted":
+def _gone(lease: Lease, clock: Clock, present: Version | None, shadow: bool) -> Outcome:
+    if present is None:
         return outcome_of(lease, "note", clock.now_ms(), note="gone", detail="it did not exist any more when it was looked at")
     if shadow:
         return outcome_of(lease, "note", clock.now_ms(), note="would_delete")

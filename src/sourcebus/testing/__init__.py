@@ -1,7 +1,8 @@
 """What tests of sourcebus, and of what others build on it, are made with. Needs pytest."""
 
 from sourcebus.testing.clock import ManualClock
+from sourcebus.testing.connector import FakeConnector
 from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest
 from sourcebus.testing.server import running_server, server_binary
 
-__all__ = ["ConnectorSuite", "ManualClock", "SourceUnderTest", "running_server", "server_binary"]
+__all__ = ["ConnectorSuite", "FakeConnector", "ManualClock", "SourceUnderTest", "running_server", "server_binary"]

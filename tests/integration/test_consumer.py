@@ -1,0 +1,244 @@
+"""What happens to a lease, on a real bus and a real catalog: each end that it can have, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from sourcebus.connectors import registry
+from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
+from sourcebus.model import ChangeKind, Mode, Outcome, Signal, Source, SourceChanged
+from sourcebus.runtime import Runtime, build
+from sourcebus.settings import Settings
+from sourcebus.sinks import CallbackSink
+from sourcebus.testing import FakeConnector
+
+Work = Callable[[], int]
+
+
+@pytest.fixture
+def runtime(settings: Settings) -> Iterator[Runtime]:
+    with build(settings.model_copy(update={"waiting_consumers": 0})) as built:
+        yield built
+
+
+@pytest.fixture
+def source(runtime: Runtime) -> FakeConnector:
+    """The source "s": an object in memory that the test changes. It has been looked through once."""
+    made = FakeConnector({"a": "apples", "b": "bananas"})
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake"))
+    work(runtime)
+    return made
+
+
+def work(runtime: Runtime) -> int:
+    """Works until nothing is ready."""
+    shift = runtime.shift()
+    try:
+        return shift.run()
+    finally:
+        shift.close()
+
+
+def changed(runtime: Runtime, *refs: str) -> None:
+    runtime.intake.accept([SourceChanged("s", ref) for ref in refs])
+    work(runtime)
+
+
+def found(runtime: Runtime, word: str) -> list[str]:
+    return [hit.object_ref for hit in runtime.catalog.search(word)]
+
+
+def story(runtime: Runtime, ref: str) -> list[str]:
+    return [line["what"] for line in runtime.desk.why("s", ref)]
+
+
+def stats(runtime: Runtime) -> Any:
+    (line,) = runtime.bus.stats(["s"])
+    assert line
+    return line
+
+
+def test_a_new_source_is_indexed(runtime: Runtime, source: FakeConnector):
+    assert found(runtime, "apples") == ["a"]
+    assert runtime.desk.verify("s").ok
+    assert stats(runtime).state == "idle"
+
+
+def test_an_event_on_an_object_that_did_not_change_extracts_nothing(runtime: Runtime, source: FakeConnector):
+    changed(runtime, "a")
+    assert source.extracted["a"] == 1
+    assert story(runtime, "a")[0] == "unchanged"
+
+
+def test_a_change_replaces_and_a_delete_removes(runtime: Runtime, source: FakeConnector):
+    source.objects["a"] = "cherries"
+    del source.objects["b"]
+    changed(runtime, "a", "b")
+    assert found(runtime, "cherries") == ["a"] and not found(runtime, "apples") and not found(runtime, "bananas")
+    assert story(runtime, "b")[0] == "deleted"
+
+
+def test_a_hint_that_it_was_deleted_is_not_believed(runtime: Runtime, source: FakeConnector):
+    runtime.intake.accept([SourceChanged("s", "a", ChangeKind.DELETED)])
+    work(runtime)
+    assert found(runtime, "apples") == ["a"]
+
+
+def test_an_unreadable_object_is_a_settled_answer_with_its_reason(runtime: Runtime, source: FakeConnector):
+    source.objects["a"] = "\0binary"
+    source.failing["a"] = ObjectUnreadable("binary", "holds NUL bytes", version="v2")  # raised while its version is asked for
+    changed(runtime, "a")
+    assert not found(runtime, "apples")
+    (line, *_) = runtime.desk.why("s", "a")
+    assert (line["what"], line["reason"], line["error"]) == ("unreadable", "binary", "holds NUL bytes")
+    assert stats(runtime).dead == 0 and stats(runtime).pending == 0
+
+
+def test_what_an_extractor_raises_is_its_objects_story_and_the_others_go_on(runtime: Runtime, source: FakeConnector):
+    source.objects |= {"a": "apricots", "b": "blueberries"}
+    source.failing["a"] = ZeroDivisionError("in the extractor")
+    changed(runtime, "a", "b")
+    assert found(runtime, "blueberries") == ["b"]
+    now, failed, *_ = runtime.desk.why("s", "a")
+    assert now["state"] == "delayed" and failed["what"] == "failed"
+    assert failed["error"] == "ZeroDivisionError: in the extractor"
+    assert stats(runtime).nacked == 1
+
+
+def test_429_pauses_the_source_for_the_providers_own_time(runtime: Runtime, source: FakeConnector):
+    source.failing["a"] = Throttled("slow down", retry_after_ms=60_000)
+    changed(runtime, "a")
+    assert (stats(runtime).reason, stats(runtime).throttled, stats(runtime).dead) == ("provider_pause", 1, 0)
+    changed(runtime, "b")
+    assert stats(runtime).pending == 2, "nothing is attempted during the pause"
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])
+def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
+    runtime: Runtime, source: FakeConnector, error: Exception
+):
+    source.failing["a"] = error
+    changed(runtime, "a")
+    assert found(runtime, "apples") == ["a"]
+    (line,) = runtime.desk.status(["s"])
+    assert line["error"] == str(error) and line["reason"] == "provider_pause"
+    assert stats(runtime).throttled == 0 and stats(runtime).learned_share == 1.0
+
+
+def test_a_full_disk_loses_nothing(runtime: Runtime, source: FakeConnector, monkeypatch: pytest.MonkeyPatch):
+    settle = type(runtime.catalog).settle
+    full = [StorageFull("the disk is full")]  # once, then there is room again
+
+    def may_be_full(self: Any, outcomes: Sequence[Outcome]) -> list[bool]:
+        if full:
+            raise full.pop()
+        return settle(self, outcomes)
+
+    monkeypatch.setattr(type(runtime.catalog), "settle", may_be_full)
+    source.objects["a"] = "apricots"
+    changed(runtime, "a")
+    assert found(runtime, "apricots") == ["a"]
+    assert stats(runtime).nacked == 0, "the object is not to blame"
+
+
+def test_a_listing_that_fails_half_way_deletes_nothing(runtime: Runtime, source: FakeConnector):
+    del source.objects["b"]
+    source.objects["c"] = "cherries"
+    source.listing_fails_after = 1
+    runtime.sources.scan("s")
+    work(runtime)
+    assert found(runtime, "bananas") == ["b"]
+    source.listing_fails_after = None
+    runtime.bus.register("s", window_ms=0, backoff_ms=1)
+    runtime.intake.refresh("s")
+    work(runtime)
+    assert not found(runtime, "bananas") and found(runtime, "cherries") == ["c"]
+
+
+def test_a_pass_that_would_delete_most_of_a_source_is_held_until_released(runtime: Runtime, source: FakeConnector):
+    source.objects |= {f"o{at}": f"page {at}" for at in range(60)}
+    runtime.sources.scan("s")
+    work(runtime)
+    source.objects.clear()
+    runtime.sources.scan("s")
+    work(runtime)
+    (line,) = runtime.desk.status(["s"])
+    assert (line["held"]["count"], line["held"]["of"]) == (62, 62)
+    assert found(runtime, "apples") == ["a"]
+    assert runtime.sources.release("s") == 62
+    work(runtime)
+    work(runtime)
+    assert not found(runtime, "apples")
+    assert runtime.desk.status(["s"])[0]["held"] is None
+
+
+def test_redis_that_lost_its_data_is_noticed_and_every_source_looked_through(
+    runtime: Runtime, source: FakeConnector, redis_url: str
+):
+    runtime.housekeeping()
+    source.objects["a"] = "apricots"
+    runtime.intake.accept([SourceChanged("s", "a")])
+    client = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    client.flushall()  # pyright: ignore[reportUnknownMemberType]
+    client.close()
+    with build(runtime.settings) as after_restart:
+        after_restart.housekeeping()
+    work(runtime)
+    assert found(runtime, "apricots") == ["a"]
+
+
+def test_a_signal_for_a_source_that_redis_forgot_brings_it_back(runtime: Runtime, source: FakeConnector):
+    runtime.bus.unregister("s")
+    source.objects["a"] = "apricots"
+    changed(runtime, "a")
+    assert found(runtime, "apricots") == ["a"]
+
+
+def test_a_shadow_source_is_looked_at_and_only_noted(runtime: Runtime, source: FakeConnector):
+    runtime.sources.change("s", mode=Mode.SHADOW.value)
+    source.objects["a"] = "apricots"
+    before = source.extracted.copy()
+    with build(runtime.settings) as other:  # workers notice a changed source within a second, a new one at once
+        other.intake.accept([SourceChanged("s", "a")])
+        work(other)
+    assert source.extracted == before and found(runtime, "apples") == ["a"]
+    assert story(runtime, "a")[0] == "would_extract"
+
+
+def test_a_removed_source_takes_its_documents_and_its_queue_along(runtime: Runtime, source: FakeConnector):
+    runtime.intake.accept([SourceChanged("s", "a")])
+    assert runtime.sources.remove("s") == 2
+    assert work(runtime) == 0 and not found(runtime, "apples")
+
+
+def test_sinks_get_every_document_before_it_counts_as_indexed(settings: Settings):
+    seen: list[str | None] = []
+    broken = [SinkError("the receiver is down")]
+
+    def receive(outcome: Outcome) -> None:
+        if broken:
+            raise broken.pop()
+        seen.append(outcome.object_ref)
+
+    registry.register("fake", FakeConnector({"a": "apples"}))
+    with build(settings.model_copy(update={"waiting_consumers": 0}), sinks=[CallbackSink(receive)]) as runtime:
+        runtime.sources.add(Source("s", "fake"))
+        work(runtime)
+        assert seen == [] and not found(runtime, "apples"), "what a sink did not take is not indexed here either"
+        runtime.bus.refresh("s", "a")
+        work(runtime)
+        assert seen == ["a"] and found(runtime, "apples") == ["a"]
+
+
+def test_signals_carry_through_to_the_story(runtime: Runtime, source: FakeConnector):
+    source.objects["a"] = "apricots"
+    runtime.intake.accept([SourceChanged("s", "a", signal=Signal.WATCH)])
+    work(runtime)
+    (line, *_) = runtime.desk.why("s", "a")
+    assert line["signal"] == "watch" and line["attempt"] == 1
+    assert line["observed_at_ms"] <= line["accepted_at_ms"] <= line["claimed_at_ms"]
