@@ -412,7 +412,8 @@ def test_a_quota_that_cannot_be_is_refused_by_name(bus: Bus, field: str, argumen
 def test_removing_a_source_leaves_nothing_of_it(bus: Bus, clock: ManualClock, redis: Redis, bus_name: str):
     bus.register("s", quota=Quota(concurrency=5, bucket="tenant"), window_ms=1_000)
     emit_many(bus, "s", 20)
-    bus.claim(5, lease_ms=1_000)
+    leases = bus.claim(5, lease_ms=1_000).leases
+    bus.nack(leases[:1], how=Settle.HOPELESS)
     assert bus.unregister("s") is True and bus.unregister("s") is False
     for _ in range(5):
         clock.advance(5_000)
@@ -420,6 +421,7 @@ def test_removing_a_source_leaves_nothing_of_it(bus: Bus, clock: ManualClock, re
         assert bus.claim(10).leases == []
     space = read(redis, bus_name)
     assert space.records == {} and space.sources == {} and not space.sets.get("x") and not space.lists
+    assert not space.suffixes & {"dl", "dlk", "dlz", "gone"}
 
 
 def test_an_idle_consumer_is_woken_by_the_next_signal(redis: Redis, bus_name: str):

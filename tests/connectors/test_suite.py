@@ -11,7 +11,7 @@ import pytest
 from sourcebus.connectors import Connector, celery_task_connector, connector_from
 from sourcebus.connectors.filesystem import FilesystemConnector
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Document, Extraction
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.testing import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
 
 
 class Folder(SourceUnderTest):
@@ -37,13 +37,13 @@ class Folder(SourceUnderTest):
         self.root.with_name("away").rename(self.root)
 
 
-class TestFilesystem(ConnectorSuite):
+class TestFilesystem(WatchingConnectorSuite):
     @pytest.fixture
     def source(self, root: Path) -> SourceUnderTest:
         return Folder(root, {})
 
 
-class TestFilesystemThroughWatchfiles(ConnectorSuite):
+class TestFilesystemThroughWatchfiles(WatchingConnectorSuite):
     """The watch that systems without inotify get."""
 
     @pytest.fixture
@@ -51,7 +51,7 @@ class TestFilesystemThroughWatchfiles(ConnectorSuite):
         return Folder(root, {"watcher": "watchfiles"})
 
 
-class TestFilesystemByListing(ConnectorSuite):
+class TestFilesystemByListing(WatchingConnectorSuite):
     """The watch where the kernel grants none."""
 
     @pytest.fixture
@@ -212,7 +212,7 @@ class EmptyForTheUnknown(Faithful):
         return Extraction([], "") if ref not in self.wiki.pages else super().extract(ref)
 
 
-SUITE = ConnectorSuite()
+SUITE = WatchingConnectorSuite()
 
 
 @pytest.mark.parametrize(

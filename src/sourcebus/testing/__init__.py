@@ -2,7 +2,15 @@
 
 from sourcebus.testing.clock import ManualClock
 from sourcebus.testing.connector import FakeConnector
-from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest
+from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
 from sourcebus.testing.server import running_server, server_binary
 
-__all__ = ["ConnectorSuite", "FakeConnector", "ManualClock", "SourceUnderTest", "running_server", "server_binary"]
+__all__ = [
+    "ConnectorSuite",
+    "FakeConnector",
+    "ManualClock",
+    "SourceUnderTest",
+    "WatchingConnectorSuite",
+    "running_server",
+    "server_binary",
+]

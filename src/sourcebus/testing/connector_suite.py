@@ -282,6 +282,13 @@ class ConnectorSuite:
 
     # watching
 
+    def test_a_connector_that_watches_is_held_to_the_watching_suite(self, connector: Connector) -> None:
+        assert not isinstance(connector, Watches) or isinstance(self, WatchingConnectorSuite)
+
+
+class WatchingConnectorSuite(ConnectorSuite):
+    """`ConnectorSuite`, and what a connector promises beyond it that pushes changes (`Watches`)."""
+
     def test_a_watch_begins_with_a_scan(self, connector: Connector) -> None:
         """What changed between the last listing and the beginning of the watch is in neither."""
         with watching(connector) as batches:
@@ -313,9 +320,8 @@ def announced(connector: Connector, batches: queue.Queue[Sequence[Change]], ref:
 
 @contextmanager
 def watching(connector: Connector, *, step_ms: int = 5) -> Generator[queue.Queue[Sequence[Change]]]:
-    """The batches of the connector's watch, while the block runs; skips the test where there is no watch."""
-    if not isinstance(connector, Watches):
-        pytest.skip("this connector does not watch")
+    """The batches of the connector's watch, while the block runs."""
+    assert isinstance(connector, Watches)
     batches: queue.Queue[Sequence[Change]] = queue.Queue()
     stop = threading.Event()
 

@@ -38,6 +38,16 @@ if gone then
       left = left - #fields
     end
   end
+  local cursor = '0'
+  repeat -- dead letters are few, so they go in one slice
+    local page = call('HSCAN', ROOT .. 'dlk', cursor, 'MATCH', gone .. ':*', 'COUNT', 1000)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      call('HDEL', ROOT .. 'dlk', page[2][i])
+      call('HDEL', ROOT .. 'dl', page[2][i + 1])
+      call('ZREM', ROOT .. 'dlz', page[2][i + 1])
+    end
+  until cursor == '0'
   if left > 0 then call('SREM', ROOT .. 'gone', gone) end
 end
 flush(now)
