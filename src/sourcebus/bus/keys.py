@@ -2,6 +2,7 @@
 
 Sources and shared buckets are known to Redis by small numbers; an object is the field ``<number>:<o|s><ref>`` of one hash
 (``o`` an object, ``s`` a scope to scan). References may therefore hold any character without meeting another's.
+Why so: docs/decisions/0001-sources-are-numbers-in-redis.md.
 
 =========  ======  =====================================================================
 key        type    holds

@@ -48,6 +48,8 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,  # an invitation that waits in a busy worker's memory helps nobody
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        # Concerns tasks that acknowledge late, which these do not: set so that Celery need not warn of its new default.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_transport_options={"socket_keepalive": True},
         beat_scheduler="celery.beat:Scheduler",  # in memory: the only entry is the tick, poll times live in the bus
         beat_max_loop_interval=_TICK_S,

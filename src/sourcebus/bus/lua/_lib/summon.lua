@@ -1,6 +1,7 @@
 -- Who should come and claim: a waiting consumer is woken, else an invitation is issued for the caller to publish on
 -- Celery. Unanswered invitations are few, so slots that are all busy are not buried in messages; each consumer that
 -- starts and still finds work issues the next, so free slots fill up in a moment.
+-- Why so: docs/decisions/0003-invitations.md.
 local INVITE_TTL_MS = 30000
 local MOST_OPEN = 4
 
