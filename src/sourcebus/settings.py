@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     commit_ms: int = Field(default=25, ge=0, description="results wait at most this long for others to share a transaction")
     extract_timeout_ms: int = Field(default=600_000, ge=1_000, description="an extraction that runs longer loses its lease")
     waiting_consumers: int = Field(default=1, ge=0, le=64, description="idle consumers kept waiting for the next event")
-    watch_step_ms: int = Field(default=5, ge=1, le=1_000, description="how often a watch looks at the kernel's queue")
+    watch_step_ms: int = Field(default=2, ge=1, le=1_000, description="changes this close together come in one batch")
     delete_share: float = Field(default=0.5, gt=0, le=1, description="a listing that would delete more of a source is held")
     max_body_bytes: int = Field(default=8_388_608, ge=1_024, description="a larger HTTP request body is refused with 413")
     max_events: int = Field(default=10_000, ge=1, le=10_000, description="a larger batch of events is refused with 413")

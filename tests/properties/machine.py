@@ -28,7 +28,7 @@ LEASE_MS = 10_000
 EPSILON_MS = 0.01
 
 QUOTAS = {
-    "plain": Quota(concurrency=3),
+    "plain": Quota(concurrency=1),
     "limited": Quota(rate=0.5, burst=2, concurrency=2),
     "twin:a": Quota(rate=5.0, burst=2, concurrency=2, bucket="twins"),
     "twin\x1f€": Quota(rate=5.0, burst=2, concurrency=2, bucket="twins"),
@@ -202,14 +202,22 @@ class BusMachine(RuleBasedStateMachine):
         self.bus.tick()
 
     @precondition(lambda self: self.live())
-    @rule(data=st.data(), how=st.sampled_from(list(Settle)), wait_ms=st.sampled_from([300, 1_500]), then_claim=st.booleans())
-    def nack(self, data: Any, how: Settle, wait_ms: int, then_claim: bool) -> None:
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(list(Settle)),
+        wait_ms=st.sampled_from([300, 1_500]),
+        then_claim=st.booleans(),
+        dirty=st.booleans(),
+    )
+    def nack(self, data: Any, how: Settle, wait_ms: int, then_claim: bool, dirty: bool) -> None:
         self.lose_expired()
         self.reap()
         if not self.live():
             return
         held = data.draw(st.sampled_from(self.live()))
         lease, owed = held.lease, self.object(held.lease.source_id, held.lease.object_ref)
+        if dirty:
+            self.emit(lease.source_id, lease.object_ref, Signal.WEBHOOK, ChangeKind.UPDATED)
         assert self.bus.nack([lease], "no", how=how, wait_ms=wait_ms).done == [True]
         self.zombies.append(lease)
         owed.live = None
@@ -270,8 +278,11 @@ class BusMachine(RuleBasedStateMachine):
         self.claim(8)
 
     @precondition(lambda self: self.live())
-    @rule(data=st.data())
-    def ack_then_claim(self, data: Any) -> None:
+    @rule(data=st.data(), dirty=st.booleans())
+    def ack_then_claim(self, data: Any, dirty: bool) -> None:
+        if dirty:
+            for held in self.live():
+                self.emit(held.lease.source_id, held.lease.object_ref, Signal.WEBHOOK, ChangeKind.UPDATED)
         self.ack(data, 0.0)
         self.claim(8)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sourcebus.bus.keys import OBJECT, SCOPE, decode_ref, encode_ref
 from sourcebus.bus.scripts import layouts
 from sourcebus.errors import InvalidInput
-from sourcebus.model import MAX_REF_BYTES, ChangeKind, Lease, Signal, SourceChanged
+from sourcebus.model import MAX_REF_BYTES, ChangeKind, JsonObject, Lease, Signal, SourceChanged, from_ms
 
 KINDS = (ChangeKind.CREATED, ChangeKind.UPDATED, ChangeKind.DELETED, ChangeKind.SCAN)
 SIGNALS = (Signal.WEBHOOK, Signal.POLL, Signal.WATCH, Signal.MANUAL, Signal.RECONCILE)
@@ -114,6 +114,20 @@ class DeadLetter:
     accepted_at_ms: int
     died_at_ms: int
 
+    def as_json(self) -> JsonObject:
+        """As ``GET /v1/dead-letters`` and ``sourcebus dlq`` show it; times are RFC 3339 in UTC."""
+        return {
+            "id": self.id,
+            "source_id": self.source_id,
+            "object_ref": self.object_ref,
+            "change_kind": self.change_kind.value,
+            "signal": self.signal.value,
+            "attempts": self.attempts,
+            "error": self.error,
+            "accepted_at": _utc(self.accepted_at_ms),
+            "died_at": _utc(self.died_at_ms),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Peek:
@@ -160,6 +174,10 @@ class SourceStats:
     service_ms: float
     learned_share: float
     now_ms: int
+
+
+def _utc(at_ms: int) -> str:
+    return from_ms(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def key_of(object_ref: str, kind: ChangeKind) -> bytes:

@@ -9,13 +9,11 @@ import typer
 from sourcebus.cli.place import DataOption, JsonOption, opened
 from sourcebus.cli.terminal import ago, complain, say, say_json, say_table, visible
 from sourcebus.errors import InvalidInput
-from sourcebus.model import from_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sourcebus.bus import Bus, DeadLetter
-    from sourcebus.model import JsonObject
 
 app = typer.Typer(help="Events that failed for good: look, try again, or drop.", no_args_is_help=True)
 
@@ -37,7 +35,7 @@ def list_(
         letters = runtime.bus.dead_letters(source, after=after, limit=limit)
     following = letters[-1].id if len(letters) == limit else None
     if as_json:
-        say_json({"items": [_shown(letter) for letter in letters], "next": following})
+        say_json({"items": [letter.as_json() for letter in letters], "next": following})
         return
     if not letters:
         complain("no dead letters")
@@ -62,9 +60,9 @@ def show(
     if letter is None:
         raise InvalidInput("ID", f"there is no dead letter {id!r}", "sourcebus dlq list shows them")
     if as_json:
-        say_json(_shown(letter))
+        say_json(letter.as_json())
     else:
-        say_table(["field", "value"], list(_shown(letter).items()))
+        say_table(["field", "value"], list(letter.as_json().items()))
 
 
 @app.command("replay")
@@ -98,18 +96,3 @@ def _every(bus: Bus, source: str | None) -> Iterator[DeadLetter]:
     while page := bus.dead_letters(source, after=after, limit=500):
         yield from page
         after = page[-1].id
-
-
-def _shown(letter: DeadLetter) -> JsonObject:
-    """As ``GET /v1/dead-letters`` shows it."""
-    return {
-        "id": letter.id,
-        "source_id": letter.source_id,
-        "object_ref": letter.object_ref,
-        "change_kind": letter.change_kind.value,
-        "signal": letter.signal.value,
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "accepted_at": from_ms(letter.accepted_at_ms),
-        "died_at": from_ms(letter.died_at_ms),
-    }

@@ -5,10 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from sourcebus.bus import DeadLetter
 from sourcebus.gateway.problems import Problem, answer
 from sourcebus.gateway.requests import After, LetterId, Limit, page
-from sourcebus.model import JsonObject, from_ms
 from sourcebus.runtime import Runtime
 
 
@@ -21,7 +19,7 @@ def router(runtime: Runtime) -> APIRouter:
         """Oldest first, each with its last error."""
         found = bus.dead_letters(source_id, after=after, limit=limit + 1)
         items, cursor = page(found, limit, lambda letter: letter.id)
-        return answer({"items": [_shown(letter) for letter in items], "next": cursor})
+        return answer({"items": [letter.as_json() for letter in items], "next": cursor})
 
     @routes.post("/v1/dead-letters/{letter_id:encoded}/replay", status_code=202, summary="Try a dead letter again")
     def replay(letter_id: LetterId) -> Response:
@@ -44,21 +42,3 @@ def router(runtime: Runtime) -> APIRouter:
 
 def _unknown(letter_id: str) -> Problem:
     return Problem("unknown-dead-letter", f"{letter_id!r} is not a dead letter (any more)", field="id")
-
-
-def _shown(letter: DeadLetter) -> JsonObject:
-    return {
-        "id": letter.id,
-        "source_id": letter.source_id,
-        "object_ref": letter.object_ref,
-        "change_kind": letter.change_kind.value,
-        "signal": letter.signal.value,
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "accepted_at": _time(letter.accepted_at_ms),
-        "died_at": _time(letter.died_at_ms),
-    }
-
-
-def _time(at_ms: int) -> str:
-    return from_ms(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,13 +5,7 @@
 -- @reply tokens settled...
 -- @keys m src bkt r x d z w q0 q1 q2 c bs dl dlk dlz wake wt inv
 local now = begin(ARGV[1])
-local fields, owners = {}, {}
-for i = 2, #ARGV, 4 do
-  fields[#fields + 1] = ARGV[i]
-  owners[#owners + 1] = owner(ARGV[i])
-end
-load_sources(owners)
-load_records(fields)
+local fields, owners = named_leases(4)
 local answer = {}
 for i, field in ipairs(fields) do
   local n, at = owners[i], i * 4 - 2

@@ -25,13 +25,7 @@ local function back_to_front(n, s, field, r)
   put(field, r)
 end
 
-local fields, owners = {}, {}
-for i = 2, #ARGV, 7 do
-  fields[#fields + 1] = ARGV[i]
-  owners[#owners + 1] = owner(ARGV[i])
-end
-load_sources(owners)
-load_records(fields)
+local fields, owners = named_leases(7)
 local answer = {}
 for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its order
   local field, n, at = fields[i], owners[i], i * 7 - 5

@@ -3,6 +3,22 @@
 local EWMA = 0.2
 local LEAST_MS = 0.05 -- nothing is free: no-op work is still taken in turns
 
+-- Loads what the objects named need; answers the numbers of their sources, in the same order.
+local function load_all(fields)
+  local owners = {}
+  for i = 1, #fields do owners[i] = owner(fields[i]) end
+  load_sources(owners)
+  load_records(fields)
+  return owners
+end
+
+-- The objects whose leases the caller names, `step` words each behind the first.
+local function named_leases(step)
+  local fields = {}
+  for i = 2, #ARGV, step do fields[#fields + 1] = ARGV[i] end
+  return fields, load_all(fields)
+end
+
 -- The lease's record, or nil when this lease is not the living one (fencing: Kleppmann 2016, "How to do distributed locking").
 local function held(field, fence)
   local r = record(field)
@@ -70,10 +86,7 @@ end
 local function reap(now, most)
   local lost = call('ZRANGEBYSCORE', ROOT .. 'x', '-inf', now, 'LIMIT', 0, most)
   if #lost == 0 then return 0 end
-  load_records(lost)
-  local owners = {}
-  for i, field in ipairs(lost) do owners[i] = owner(field) end
-  load_sources(owners)
+  local owners = load_all(lost)
   for i, field in ipairs(lost) do
     local n, r = owners[i], records[field]
     local s = sources[n]
@@ -92,10 +105,7 @@ end
 local function promote(now, most)
   local due = call('ZRANGEBYSCORE', ROOT .. 'd', '-inf', now, 'LIMIT', 0, most)
   if #due > 0 then
-    load_records(due)
-    local owners = {}
-    for i, field in ipairs(due) do owners[i] = owner(field) end
-    load_sources(owners)
+    local owners = load_all(due)
     for i, field in ipairs(due) do
       local n, r = owners[i], records[field]
       local s = sources[n]
