@@ -19,6 +19,8 @@ from sourcebus.model import Change, JsonObject, Source, Version, from_ms
 
 _SEEN_WITHIN_MS = 30_000
 _PAGE = 500
+_FEW = 50
+"""So many objects are done in a moment: no progress is shown for them, and live changes are not taken for a scan's rest."""
 _LEAST_FREE_BYTES = 256 * 1024 * 1024
 
 
@@ -284,13 +286,13 @@ def _server_checks(info: dict[str, Any]) -> list[Check]:
 
 
 def _progress(stats: SourceStats | None, counts: dict[str, int], last_scan: JsonObject) -> JsonObject | None:
-    """How far the work that the last scan found has come; None when nothing of it is left.
+    """How far the work that the last scan found has come; None when nothing of it is left but a few.
 
     `rate_per_s` is the mean since that scan began, and `eta_s` what follows from it (None before the first is done).
     """
     emitted = int(last_scan.get("emitted", 0)) + int(last_scan.get("deleted", 0))
     left = stats.pending + stats.in_flight if stats else 0
-    if not stats or not left or emitted <= _PAGE // 10:
+    if not stats or emitted <= _FEW or not (stats.backfill or left > _FEW):
         return None
     total = max(emitted, left)
     done = total - left

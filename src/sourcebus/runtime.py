@@ -154,7 +154,7 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
         sources=sources,
         intake=Intake(bus, sources, clock, invite),
         desk=Desk(bus, catalog, connect, settings.data_dir),
-        housekeeping=Housekeeping(bus, catalog, sources, clock, invite),
+        housekeeping=Housekeeping(bus, catalog, sources, clock, invite, stay_warm=settings.waiting_consumers > 0),
         invite=invite,
         sinks=[*sinks, *_configured_sinks(settings)],
     )

@@ -469,3 +469,11 @@ def test_why_a_source_is_not_running(bus: Bus, clock: ManualClock):
     clock.advance(1_000)
     bus.nack(bus.claim(consumer="c").leases, how=Settle.UNAVAILABLE, wait_ms=4_000)
     assert state() == ("waiting", "provider_pause")
+
+
+def test_a_bus_that_shall_stay_warm_calls_for_a_consumer_before_the_first_signal(bus: Bus, clock: ManualClock):
+    assert bus.tick().invite == ()
+    (token,) = bus.tick(stay_warm=True).invite
+    assert bus.tick(stay_warm=True).invite == (), "one is on its way"
+    bus.claim(1, consumer="c", wait_ms=1_000, invitation=token)
+    assert bus.tick(stay_warm=True).invite == (), "one is there"

@@ -337,3 +337,22 @@ def test_a_storm_makes_few_batches_and_a_pause_makes_them_quick_again() -> None:
     gathering.take(now + 1.1)
     gathering.add(Event(Mask.CLOSE_WRITE, "a"), now + 2)
     assert gathering.due_in(now + 2) == pytest.approx(0.005)
+
+
+def test_what_came_due_while_the_last_batch_was_worked_on_is_announced_without_another_event(
+    root: Path, connector: FilesystemConnector
+) -> None:
+    stop = threading.Event()
+    batches = iter(connector.watch(stop, step_ms=1))
+    next(batches)  # the scan it begins with
+    with (root / "open.txt").open("w") as being_written:
+        being_written.write("not closed yet")
+        being_written.flush()
+        (root / "closed.txt").write_text("closed")
+        assert [change.object_ref for change in next(batches)] == ["closed.txt"]
+        stop.wait(3 * WRITING_S)  # the bus takes its time; meanwhile the open file comes due
+        guard = threading.Timer(PATIENCE_S, stop.set)  # a watch that sleeps for ever would hang the test
+        guard.start()
+        assert [change.object_ref for change in next(batches, list[Change]())] == ["open.txt"]
+        guard.cancel()
+    stop.set()

@@ -307,9 +307,12 @@ class Bus:
         """A consumer ends. Answers an invitation for its successor if work is left, or if one should stay waiting."""
         return _tokens(self._run("leave", consumer, int(stay_warm)))
 
-    def tick(self, most: int = 500) -> Ticked:
-        """Housekeeping, once a second: promotes what is due, reaps lost leases, starts polls, calls for consumers."""
-        epoch, promoted, reaped, polls, tokens = self._run("tick", most)
+    def tick(self, most: int = 500, *, stay_warm: bool = False) -> Ticked:
+        """Housekeeping, once a second: promotes what is due, reaps lost leases, starts polls, calls for consumers.
+
+        With `stay_warm` it also calls for one when nothing is pending and nobody is there to be woken.
+        """
+        epoch, promoted, reaped, polls, tokens = self._run("tick", most, int(stay_warm))
         return Ticked(epoch, promoted, reaped, polls, _tokens(tokens))
 
     # --- looking -------------------------------------------------------------------------------------------------

@@ -23,9 +23,17 @@ class Housekeeping:
     """The bus's tick, recovery after Redis lost its data, and the catalog's maintenance. Cheap to call too often."""
 
     def __init__(
-        self, bus: Bus, catalog: Catalog, sources: Sources, clock: Clock, invite: Callable[[Sequence[int]], None]
+        self,
+        bus: Bus,
+        catalog: Catalog,
+        sources: Sources,
+        clock: Clock,
+        invite: Callable[[Sequence[int]], None],
+        *,
+        stay_warm: bool,
     ) -> None:
         self._bus, self._catalog, self._sources, self._clock, self._invite = bus, catalog, sources, clock, invite
+        self._stay_warm = stay_warm
         self._lock = threading.Lock()
         self._epoch: int | None = None
         self._ticked_ms = self._maintained_ms = float("-inf")
@@ -37,7 +45,7 @@ class Housekeeping:
             return
         try:
             self._ticked_ms = now_ms
-            ticked = self._bus.tick()
+            ticked = self._bus.tick(stay_warm=self._stay_warm)
             self._invite(ticked.invite)
             if ticked.epoch != self._epoch:
                 self._recover(ticked.epoch)

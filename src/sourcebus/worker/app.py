@@ -18,7 +18,6 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.signals import worker_init, worker_shutting_down
-from kombu.exceptions import OperationalError
 
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
@@ -63,11 +62,11 @@ app = make_app(settings)
 
 
 def invite(tokens: Sequence[int]) -> None:
-    """Publishes invitations. A broker that does not answer is no loss: the tick invites again."""
+    """Publishes invitations; never raises. A broker that does not answer is no loss: the tick invites again."""
     for token in tokens:
         try:
             consume.apply_async(args=(token,), expires=_INVITATION_S, retry=False)
-        except OperationalError as error:
+        except Exception as error:  # noqa: BLE001  whoever calls may hold leases, which are worth more than a message
             _log.warning("invitation_not_published", error=str(error))
 
 

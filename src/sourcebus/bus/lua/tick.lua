@@ -1,6 +1,6 @@
 -- The once-a-second housekeeping, bounded: promote, reap, sweep, start due polls, and see that somebody comes.
 -- @include core place queue settle summon
--- @arg now most
+-- @arg now most warm
 -- @reply epoch promoted reaped polls tokens
 -- @keys m src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
 local now = begin(ARGV[1])
@@ -31,6 +31,8 @@ for _, key in ipairs({ 'inv', 'wt', 'con' }) do call('ZREMRANGEBYSCORE', ROOT ..
 local tokens = summon(now, look_again)
 -- Work is ready and nobody has claimed since the last tick: whoever was counted on is gone.
 if #tokens == 0 and m[M_CLAIMS] == m[M_TICK_CLAIMS] and call('ZCARD', ROOT .. 'z') > 0 then tokens = { issue(now) } end
+-- Somebody should be there to be woken, also before the first signal ever.
+if #tokens == 0 and ARGV[3] == '1' and live('con', now) == 0 and live('inv', now) == 0 then tokens = { issue(now) } end
 m[M_TICK_CLAIMS], m[M_TICKED] = m[M_CLAIMS], now
 save_meta()
 return { m[M_EPOCH], promoted, reaped, #polls, tokens }

@@ -111,8 +111,8 @@ class Inotify:
         return len(self._by_wd)
 
     def wait(self, timeout_ms: float) -> bool:
-        """Whether events are there, at the latest after `timeout_ms`."""
-        return bool(self._poll.poll(timeout_ms))
+        """Whether events are there, at the latest after `timeout_ms`; 0 or less looks without waiting."""
+        return bool(self._poll.poll(max(0.0, timeout_ms)))  # poll(2) takes a negative time for "for ever"
 
     def read(self) -> Iterator[Event]:
         """The events that are there now. A new directory is already watched, with all below it, when its event comes."""
