@@ -1,0 +1,1 @@
+"""What sourcebus is compared with. Each module here is run as a process of its own."""
