@@ -22,7 +22,7 @@ else
 watched = --watch "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" --exclude site-packages --watch docs
 endif
 
-.PHONY: help run setup test lint bench bench-bus lock build clean
+.PHONY: help run setup test soak lint bench bench-bus lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ setup: $(VENV)/.installed-dev ## only make .venv, with what the tests need
 
 test: $(VENV)/.installed-dev ## run the tests (ARGS="-k words" narrows them)
 	@$(PY) -m pytest $(ARGS)
+
+soak: $(VENV)/.installed-dev ## the property tests that take longer
+	@$(PY) -m pytest -m soak $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 	@$(VENV)/bin/ruff check .
