@@ -83,7 +83,6 @@ class Runtime:
     def shift(self, stopping: Callable[[], bool] = lambda: False) -> Shift:
         """A consumer for one worker slot."""
         settings = self.settings
-        pause = threading.Event()
         pipeline = Pipeline(
             self.bus,
             self.catalog,
@@ -93,7 +92,7 @@ class Runtime:
             commit_ms=settings.commit_ms,
             sinks=self.sinks,
             invite=self.invite,
-            wait=lambda seconds: void(pause.wait(seconds)),
+            wait=threading.Event().wait,
         )
         limits = ShiftLimits(**{name: getattr(settings, name) for name in ShiftLimits.__dataclass_fields__})
         return Shift(
@@ -119,10 +118,6 @@ class Runtime:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-def void(_value: object) -> None:
-    """Drops a result that does not matter."""
 
 
 def connect(source: Source) -> Connector:

@@ -59,7 +59,7 @@ class Pipeline:
         commit_ms: float,
         sinks: Sequence[Sink] = (),
         invite: Callable[[Sequence[int]], None],
-        wait: Callable[[float], None],
+        wait: Callable[[float], object],
     ) -> None:
         self._bus, self._catalog, self._bindings, self._scan, self._clock = bus, catalog, bindings, scan, clock
         self._commit_ms, self._sinks, self._invite, self._wait = commit_ms, sinks, invite, wait
