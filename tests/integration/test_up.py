@@ -336,7 +336,8 @@ def test_help_is_quick(tmp_path: Path) -> None:
 def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     """Through a pseudo-terminal, where the key reaches the whole foreground group."""
     (tmp_path / "notes").mkdir()
-    line = f"{sys.executable} -m sourcebus up --watch notes --port 0"
+    # exec: a shell that stayed would end by the same key, and its exit code would hide ours.
+    line = f"exec {sys.executable} -m sourcebus up --watch notes --port 0"
     process = subprocess.Popen(
         ["script", "-qfec", line, str(tmp_path / "typescript")],
         cwd=tmp_path,

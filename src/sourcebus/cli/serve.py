@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import signal
 import threading
 from typing import Annotated
@@ -55,11 +56,29 @@ def gateway(host: HostOption = "127.0.0.1", port: PortOption = 8080, data: DataO
 
 def watch(data: DataOption = None) -> None:
     """Watch the sources that can be watched, and emit what changes. Runs until it is stopped; one per installation."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    stop = _stop_on_signal()
     with opened(data, inviting=True) as runtime:
         from sourcebus.telemetry import configure_logging
 
         configure_logging(runtime.settings)
         runtime.watches().run(stop)
+
+
+def _stop_on_signal() -> threading.Event:
+    """An event that SIGTERM or SIGINT sets.
+
+    Through a thread: a handler that sets an event itself waits for ever if it interrupts that event's own wait.
+    """
+    stop = threading.Event()
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+
+    def wait() -> None:
+        os.read(told, 1)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop

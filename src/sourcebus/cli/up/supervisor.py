@@ -58,7 +58,8 @@ class Supervisor:
         companion: Callable[[Callable[[BaseException], None]], Aside],
     ) -> None:
         self._screen = screen
-        self._stop, self._hurry = threading.Event(), threading.Event()
+        # Plain flags: a signal handler that sets a threading.Event waits for ever if it interrupts that event's own wait.
+        self._stop = self._hurry = False
         self._failure: BaseException | None = None
         self._echo = _Echo(screen)
         self._server = Child(server, logs, self._echo) if server else None
@@ -73,8 +74,9 @@ class Supervisor:
             with self._screen:
                 try:
                     self._bring_up()
-                    while not self._stop.wait(_LOOK_EVERY_S):
+                    while not self._stop:
                         self._tend()
+                        time.sleep(_LOOK_EVERY_S)
                 finally:
                     self._bring_down()
         finally:
@@ -91,7 +93,7 @@ class Supervisor:
         if self._server is not None and self._server_ready is not None:
             self._start(self._server)
             self._await_server(self._server, self._server_ready)
-        if self._stop.is_set():
+        if self._stop:
             return
         for row in self._rows:
             for child in row:
@@ -99,12 +101,13 @@ class Supervisor:
         self._companion.start()
 
     def _await_server(self, server: Child, ready: Callable[[], str]) -> None:
-        while (says := ready()) and not self._stop.wait(0.01):
+        while (says := ready()) and not self._stop:
             if ended := server.ended():
                 self._forget(ended[0])
                 raise Broken(f"the embedded Valkey {ended[1]}:\n{server.tail()}\nits log: {server.log}")
             if says == "loading":
                 self._screen.progress("Valkey is reading its log")
+            time.sleep(0.01)
         self._screen.progress(None)
 
     def _tend(self) -> None:
@@ -148,8 +151,8 @@ class Supervisor:
         while any(child.running() for child in row):
             waited_s = time.monotonic() - begun
             for child in row:
-                if child.running() and (self._hurry.is_set() or waited_s > child.command.patience_s):
-                    if not self._hurry.is_set():
+                if child.running() and (self._hurry or waited_s > child.command.patience_s):
+                    if not self._hurry:
                         patience = f"{child.command.patience_s:.0f} s"
                         self._screen.line(f"{child.name} did not end in {patience}; killed", style="yellow")
                     child.make_end()
@@ -160,12 +163,11 @@ class Supervisor:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        self._stop.set()
+        self._stop = True
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
+        self._hurry = self._stop
+        self._stop = True
 
     # -- the guard
 
