@@ -48,11 +48,16 @@ def read(redis: Redis, bus_name: str) -> Keyspace:
         elif kind == b"zset":
             members = cast("list[tuple[bytes, float]]", redis.zrange(key, 0, -1, withscores=True))
             space.sets[suffix] = {member.decode("utf-8", "surrogatepass"): score for member, score in members}
+    counts = cast("dict[bytes, bytes]", redis.hgetall((prefix + b"n").decode()))
     hashes: dict[str, Any] = {"src": space.sources, "bkt": space.buckets, "r": space.records}
     for name, into in hashes.items():
         for name_of, packed in cast("dict[bytes, bytes]", redis.hgetall((prefix + name.encode()).decode())).items():
             letter = {"src": "S", "bkt": "B", "r": "R"}[name]
             value = _unpack(letter, packed)
+            if letter == "S":
+                value |= _unpack("N", counts[name_of])
+            if letter == "S" and not value["bucket"]:
+                space.buckets[name_of.decode()] = _unpack("B", packed[layouts()["S"].size :])
             if letter == "R" and value["state"] == IN_FLIGHT:
                 extra = layouts()["X"]
                 value |= zip(extra.fields, struct.unpack_from(extra.format, packed, layouts()["R"].size), strict=True)

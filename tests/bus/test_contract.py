@@ -35,13 +35,12 @@ def test_every_verb_has_a_method():
 
 def test_a_call_with_a_wrong_number_of_arguments_is_refused_before_redis_sees_it(redis: Redis):
     with pytest.raises(ContractError, match="emit takes"):
-        verbs()["emit"](redis, b"{x}:", (0, "only a source"))
+        verbs()["emit"](redis, b"{x}:", (0, 1, "only a field"))
 
 
 def test_packed_values_have_one_definition_for_both_languages():
-    record, extra = layouts()["R"], layouts()["X"]
-    assert len(record.codes) == len(record.fields) and len(extra.codes) == len(extra.fields)
-    assert record.size == 30, "a pending object costs this much beside its name"
+    assert all(len(layout.codes) == len(layout.fields) for layout in layouts().values())
+    assert sum(layouts()[part].size for part in "RTP") == 30, "a pending object costs this much beside its name"
 
 
 @pytest.mark.parametrize("name", sorted(verbs()))

@@ -29,6 +29,7 @@ from sourcebus.bus.values import (
     key_of,
     lease_field,
     pack_event,
+    pack_settlement,
     unpack_dead_letter,
     unpack_lease,
     unpack_peek,
@@ -72,6 +73,8 @@ class Bus:
         self._clock_ms = clock_ms
         self._names: dict[int, str] = {}
         self._epoch: int | None = None
+        self._slots: dict[str, bytes] = {}  # source id → its number in Redis and a colon, as a field begins
+        self._slots_epoch = -1
 
     @classmethod
     def from_url(cls, url: str, *, name: str = "sourcebus") -> Bus:
@@ -178,31 +181,39 @@ class Bus:
         batch = [events] if isinstance(events, SourceChanged) else list(events)
         if len(batch) > MOST_EVENTS:
             raise InvalidInput("events", f"holds {len(batch)} events", f"send at most {MOST_EVENTS} at once")
-        args: list[Arg] = []
-        for at, event in enumerate(batch):
-            args += (keys.encode_ref(event.source_id), *pack_event(event, at if len(batch) > 1 else None))
+        packed = [pack_event(event, at if len(batch) > 1 else None) for at, event in enumerate(batch)]
+        self._locate(batch)
         total = [0, 0, 0, 0]
         tokens: tuple[int, ...] = ()
-        if len(batch) > _SLICE:
-            self._require({event.source_id for event in batch}, batch)
-        for start in range(0, len(args), 3 * _SLICE):
-            reply = self._run("emit", *args[start : start + 3 * _SLICE])
-            if reply[0] == b"unknown":
-                raise self._unknown(keys.decode_ref(reply[1]), batch)
-            total = [have + new for have, new in zip(total, reply[2:6], strict=True)]
-            tokens += _tokens(reply[6])
+        for start in range(0, len(batch), _SLICE):
+            reply = self._emit_slice(batch, packed, slice(start, start + _SLICE))
+            total = [have + new for have, new in zip(total, reply[1:5], strict=True)]
+            tokens += _tokens(reply[5])
         return Emitted(total[0], total[1], total[2], total[3], tokens)
 
-    def _require(self, source_ids: set[str], batch: Sequence[SourceChanged]) -> None:
-        ordered = sorted(source_ids)
-        with _redis_errors():
-            found = cast(
-                "list[bytes | None]",
-                self._client.hmget(self._root.decode() + "ids", [keys.encode_ref(name) for name in ordered]),
-            )
-        for source_id, number in zip(ordered, found, strict=True):
-            if number is None:
-                raise self._unknown(source_id, batch)
+    def _emit_slice(self, batch: Sequence[SourceChanged], packed: Sequence[tuple[bytes, bytes]], part: slice) -> Sequence[Any]:
+        while True:
+            slots = self._slots
+            args: list[Arg] = [self._slots_epoch]
+            for event, (key, payload) in zip(batch[part], packed[part], strict=True):
+                args += (slots[event.source_id] + key, payload)
+            reply = self._run("emit", *args)
+            if reply[0] != b"stale":
+                return reply
+            # A source went, came back, or Redis lost its data: the numbers known here may be of another life.
+            self._slots = {}
+            self._locate(batch)
+
+    def _locate(self, batch: Sequence[SourceChanged]) -> None:
+        """Learns the numbers of the sources that are not known yet. UnknownSource if there is no such source."""
+        while unknown := [event.source_id for event in batch if event.source_id not in self._slots][:_SLICE]:
+            epoch, *numbers = self._run("locate", *map(keys.encode_ref, unknown))
+            if epoch != self._slots_epoch:
+                self._slots, self._slots_epoch = {}, epoch
+            for source_id, number in zip(unknown, numbers, strict=True):
+                if number < 0:
+                    raise self._unknown(source_id, batch)
+                self._slots[source_id] = b"%d:" % number
 
     @staticmethod
     def _unknown(source_id: str, batch: Sequence[SourceChanged]) -> UnknownSource:
@@ -269,7 +280,8 @@ class Bus:
         """Ends leases in success. `cost` in the bucket's units (default 1 each), `service_ms` the worker time each took."""
         args: list[Arg] = []
         for at, lease in enumerate(leases):
-            args += (lease_field(lease), lease.fence, cost[at] if cost else 1.0, service_ms[at] if service_ms else 0.0)
+            settlement = pack_settlement(lease.fence, cost[at] if cost else 1.0, service_ms[at] if service_ms else 0.0)
+            args += (lease_field(lease), settlement)
         return self._settled(self._run("ack", *args))
 
     def nack(
@@ -324,11 +336,11 @@ class Bus:
             part = source_ids[start : start + 200]
             now_ms, consumers, _ticked, *rest = self._run("inspect", *map(keys.encode_ref, part))
             for at, source_id in enumerate(part):
-                source, bucket, oldest_ms = rest[3 * at : 3 * at + 3]
+                source, bucket, counts, oldest_ms = rest[4 * at : 4 * at + 4]
                 if source is None or bucket is None:
                     result.append(None)
                 else:
-                    result.append(unpack_stats(source_id, source, bucket, oldest_ms, now_ms, consumers))
+                    result.append(unpack_stats(source_id, source, bucket, counts, oldest_ms, now_ms, consumers))
         return result
 
     def vitals(self) -> Vitals:

@@ -9,7 +9,8 @@ key        type    holds
 =========  ======  =====================================================================
 m          string  counters and clocks (struct M)
 ids names  hash    source id → number, number → source id
-src bkt    hash    number → struct S (source), struct B (bucket)
+n src      hash    number → struct N (counts); structs S, B, C (source, its own bucket, the rest)
+bkt        hash    b<number> of a shared bucket → struct B
 bids       hash    shared bucket's name → number
 r          hash    object → its record (struct R, and X while in flight)
 q0 q1 q2   list    q<lane>:<number>: ready objects; backfill, live, manual

@@ -21,6 +21,9 @@ from redis.exceptions import NoScriptError
 
 from sourcebus.errors import ContractError
 
+_NAME, _NUMBER = r"[A-Z][A-Z0-9_]+", r"-?[0-9.]+(?: / [0-9]+)?"
+_CONSTANTS = re.compile(rf"^local ({_NAME}(?:, {_NAME})*) = ({_NUMBER}(?:, {_NUMBER})*)(?: --.*)?$")
+
 Arg = bytes | str | int | float
 
 
@@ -78,28 +81,31 @@ def _tags(text: str, tag: str) -> list[str]:
 
 @cache
 def layouts() -> dict[str, Layout]:
-    """The packed values by their letter: M, S, B, R, X."""
+    """The packed values by their letter: M, N, S, B, C, R, X, T, P."""
     found = re.findall(r"^-- @struct (\w) (\w+) (.+)$", _read("_lib/layout.lua"), re.MULTILINE)
     result = {letter: Layout(letter, codes, tuple(names.split())) for letter, codes, names in found}
-    for letter in "MSB":  # all doubles: one code stands for all
+    for letter in "MNSBC":  # all doubles: one code stands for all
         result[letter] = Layout(letter, "d" * len(result[letter].fields), result[letter].fields)
     return result
 
 
 @cache
 def _numbers() -> dict[str, str]:
+    # Scripts keep a few slots of their own before or behind a value's fields while they work on it; never stored.
+    before = {"S": ("TOUCHED", "RAW"), "B": ("TOUCHED", "WAS_AT", "WAS"), "C": ("TOUCHED",), "N": ("TOUCHED",)}
+    behind = {"X": ("SINCE", "PAYLOAD", "WAS", "DEADLINE", "TOUCHED")}
     names: dict[str, str] = {}
-    for layout in layouts().values():
-        first = {"X": len(layouts()["R"].fields) + 1, "S": 2, "B": 2}.get(layout.letter, 1)  # core.lua says what slot 1 is
-        names |= {f"{layout.letter}_{field.upper()}": str(at) for at, field in enumerate(layout.fields, first)}
-        names[f"{layout.letter}_FORMAT"] = f"'{layout.format}'"
-        names[f"{layout.letter}_SIZE"] = str(len(layout.fields))
-        names[f"{layout.letter}_BYTES"] = str(layout.size)
-    # What scripts keep behind a value's own fields while they work on it; never stored.
-    record = len(layouts()["R"].fields) + len(layouts()["X"].fields)
-    names |= {f"R_{name}": str(record + at) for at, name in enumerate(("TAIL", "WAS", "DEADLINE", "TOUCHED"), 1)}
-    own = len(layouts()["B"].fields) + 1
-    return names | {"B_WAS_AT": str(own + 1), "B_WAS": str(own + 2)}
+    for letter, layout in layouts().items():
+        first = len(layouts()["R"].fields) + 1 if letter == "X" else 1
+        slots = (*before.get(letter, ()), *map(str.upper, layout.fields))
+        names |= {f"{letter}_{name}": str(at) for at, name in enumerate(slots, first)}
+        names |= {f"R_{name}": str(first + len(slots) + at) for at, name in enumerate(behind.get(letter, ()))}
+        names[f"{letter}_FORMAT"] = f"'{layout.format}'"
+        names[f"{letter}_FIRST"] = str(1 + len(before.get(letter, ())))
+        names[f"{letter}_LAST"] = str(len(slots))
+        names[f"{letter}_BYTES"] = str(layout.size)
+    names |= {f"{parts}_FORMAT": f"'<{''.join(layouts()[part].codes for part in parts)}'" for parts in ("RT", "RX", "XT", "RXT")}
+    return names
 
 
 def _bind(match: re.Match[str]) -> str:
@@ -109,11 +115,31 @@ def _bind(match: re.Match[str]) -> str:
         raise ContractError(f"no @struct defines {match[0]}") from None
 
 
+def _fold(body: str) -> str:
+    """Puts numbers in place of the constants that lines like ``local ABSENT, READY = 0, 1`` define.
+
+    Lua 5.1 has no constants: each would be a local that every function using it captures, anew at every call of the
+    script, and capturing is most of a small call's cost.
+    """
+    constants: dict[str, str] = {}
+    lines: list[str] = []
+    for line in body.split("\n"):
+        found = _CONSTANTS.match(line)
+        names, values = (re.split(r", ", part) for part in found.groups()) if found else ([], [])
+        if found and len(names) == len(values):
+            constants |= dict(zip(names, values, strict=True))
+        else:
+            lines.append(line)
+    if not constants:
+        return body
+    return re.sub(r"\b(" + "|".join(constants) + r")\b(?!')", lambda name: constants[name[0]], "\n".join(lines))
+
+
 def build(name: str, own: str, library: dict[str, str] | None = None) -> Verb:
     """A verb from its own text. `library` replaces parts of ``_lib`` (mutation tests use it)."""
     parts = {part: _read(f"_lib/{part}.lua") for part in _tags(own, "include")} | (library or {})
     body = "\n".join([*(parts[part] for part in _tags(own, "include")), own])
-    text = re.sub(r"\b[MSBRX]_[A-Z0-9_]+\b", _bind, body)
+    text = _fold(re.sub(r"\b(?:[MNSBCRXTP]|RX|RXT|RT|XT)_[A-Z0-9_]+\b", _bind, body))
     return Verb(
         name, tuple(_tags(own, "arg")), tuple(_tags(own, "args")), tuple(_tags(own, "reply")), tuple(_tags(own, "keys")), text
     )

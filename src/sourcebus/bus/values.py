@@ -18,9 +18,11 @@ KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 SIGNAL_CODE = {signal: code for code, signal in enumerate(SIGNALS)}
 STATES = ("absent", "ready", "delayed", "in_flight", "cooling")
 
-_HINTS = struct.Struct("<BBd")
+_PAYLOAD = struct.Struct(layouts()["P"].format)
 _RECORD = struct.Struct(layouts()["R"].format)
-_LEASED = struct.Struct(layouts()["R"].format + layouts()["X"].codes)
+_SINCE = struct.Struct(layouts()["T"].format)
+_LEASED = struct.Struct("<" + "".join(layouts()[part].codes for part in "RXTP"))
+_SETTLEMENT = struct.Struct("<ddd")
 
 
 class Settle(StrEnum):
@@ -198,7 +200,7 @@ def pack_event(event: SourceChanged, at: int | None = None) -> tuple[bytes, byte
     if event.version or event.trace:
         version = encode_ref(event.version or "")[:512]
         tail = struct.pack("<H", len(version)) + version + encode_ref(event.trace or "")[:128]
-    return key, _HINTS.pack(KIND_CODE[event.change_kind], SIGNAL_CODE[event.signal], observed_ms) + tail
+    return key, _PAYLOAD.pack(KIND_CODE[event.change_kind], SIGNAL_CODE[event.signal], observed_ms) + tail
 
 
 def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
@@ -211,9 +213,7 @@ def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
 
 def unpack_lease(source_id: str, field: bytes, packed: bytes, deadline_ms: int) -> Lease:
     """A claim's field and record as a lease."""
-    _state, _lane, kind, signal, attempts, _flags, since, observed, fence, claimed, _est, _cost, _dirty = _LEASED.unpack_from(
-        packed
-    )
+    _, _, attempts, _, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
     tail = packed[_LEASED.size :]
     version, trace = _split_tail(tail) if tail else (None, None)
     colon = field.index(b":")
@@ -224,7 +224,7 @@ def unpack_lease(source_id: str, field: bytes, packed: bytes, deadline_ms: int) 
         SIGNALS[signal],
         int(fence),
         attempts,
-        int(observed),
+        int(observed or since),
         int(since),
         int(claimed),
         deadline_ms,
@@ -239,16 +239,25 @@ def lease_field(lease: Lease) -> bytes:
     return b"%d:%s" % (lease.slot, key_of(lease.object_ref, lease.change_kind))
 
 
+def pack_settlement(fence: int, cost: float, service_ms: float) -> bytes:
+    """How a lease ended well, as ack.lua reads it."""
+    return _SETTLEMENT.pack(fence, cost, service_ms)
+
+
 def unpack_peek(packed: bytes, dead_letter: bytes) -> Peek:
     letter = dead_letter.decode() or None
     if not packed:
         return Peek("absent", 0, None, None, False, letter)
-    record: tuple[Any, ...] = _RECORD.unpack_from(packed)
-    state, _lane, _kind, _signal, attempts, _flags, since, _observed, at = record
-    now = STATES[int(state)]
-    in_flight = now == "in_flight"
-    dirty = bool(in_flight and _LEASED.unpack_from(packed)[-1])
-    return Peek(now, attempts, int(since), None if in_flight or not at else int(at), dirty, letter)
+    state, _lane, attempts, _flags, at = _RECORD.unpack_from(packed)
+    match STATES[state]:
+        case "in_flight":
+            leased: tuple[Any, ...] = _LEASED.unpack_from(packed)
+            return Peek("in_flight", attempts, int(leased[9]), None, bool(leased[8]), letter)
+        case "cooling":
+            return Peek("cooling", 0, None, int(at), False, letter)
+        case now:
+            (since,) = _SINCE.unpack_from(packed, _RECORD.size)
+            return Peek(now, attempts, int(since), int(at) or None, False, letter)
 
 
 def unpack_dead_letter(
@@ -282,10 +291,15 @@ def _reason(s: dict[str, float], b: dict[str, float], pending: int, consumers: i
     return "ready", "" if consumers else "no_worker"
 
 
-def unpack_stats(source_id: str, source: bytes, bucket: bytes, oldest_ms: int, now_ms: int, consumers: int) -> SourceStats:
+def _named(letter: str, packed: bytes, offset: int = 0) -> dict[str, float]:
+    layout = layouts()[letter]
+    return dict(zip(layout.fields, struct.unpack_from(layout.format, packed, offset), strict=True))
+
+
+def unpack_stats(source_id: str, source: bytes, bucket: bytes, counts: bytes, oldest_ms: int, now_ms: int, consumers: int) -> SourceStats:
     """A source's and its bucket's packed records as statistics."""
-    s = dict(zip(layouts()["S"].fields, struct.unpack(layouts()["S"].format, source), strict=True))
-    b = dict(zip(layouts()["B"].fields, struct.unpack(layouts()["B"].format, bucket), strict=True))
+    s = _named("N", counts) | _named("S", source) | _named("C", source, layouts()["S"].size + layouts()["B"].size)
+    b = _named("B", bucket)
     pending = int(s["n0"] + s["n1"] + s["n2"] + s["delayed"])
     state, reason = _reason(s, b, pending, consumers)
     tokens = b["burst"] - max(0.0, b["tat"] - now_ms) * b["rate"] if b["rate"] else None

@@ -1,39 +1,51 @@
 -- Ends leases in success. A lease that is not the living one changes nothing and is answered with 0.
 -- @include core place queue settle summon
 -- @arg now
--- @args field fence cost service_ms
+-- @args field settlement
 -- @reply tokens settled...
--- @keys m src bkt r x d z w q0 q1 q2 c bs dl dlk dlz wake wt inv
+-- @keys m n src bkt r x d z w q0 q1 q2 c bs dl dlk dlz wake wt inv
 local now = begin(ARGV[1])
-local fields, owners = named_leases(4)
+local fields, owners = named_objects(2, 2)
 local answer = {}
-for i, field in ipairs(fields) do
-  local n, at = owners[i], i * 4 - 2
-  local s, r = sources[n], held(field, tonumber(ARGV[at + 1]))
-  if s and r then
-    local service = tonumber(ARGV[at + 3])
-    end_lease(n, s, r, service, tonumber(ARGV[at + 2]), now)
+-- Nearly every lease ends with nothing new to do; its record is then replaced without being taken apart.
+local settled, unleased, done = {}, {}, 0
+for i = 1, #fields do
+  local field, n = fields[i], owners[i]
+  local fence, cost, service = unpack_at('<ddd', ARGV[i * 2 + 1])
+  local s, raw = sources[n], records[field]
+  local state, at, claimed, est, charged, dirty, _
+  if raw and type(raw) == 'string' and byte(raw) == IN_FLIGHT then
+    state, _, _, _, at, claimed, est, charged, dirty = unpack_at(RX_FORMAT, raw)
+  end
+  if at == fence and s then
+    free_slot(n, s, est, charged, service, cost, now)
     learn(s, service)
     s[S_ACKED] = s[S_ACKED] + 1
     if s[S_DEAD] > 0 then forget_dead_letter(s, field) end
-    local ends = r[X_CLAIMED] + s[S_WINDOW]
-    if r[X_DIRTY] ~= 0 then
-      s[S_RERUNS] = s[S_RERUNS] + 1
+    local ends = claimed + s[S_WINDOW]
+    if dirty == 0 and ends > now then
+      local list, encoded = cooling_until(ends)
+      settled[done * 2 + 1], settled[done * 2 + 2] = field, encoded
+      done = done + 1
+      unleased[done] = field
+      records[field] = encoded
+      push(list, field)
+    elseif dirty == 0 then
+      drop(field)
+    else
+      local c, r = cold(n, s), record(field)
+      c[C_RERUNS] = c[C_RERUNS] + 1
       become_newer(r)
       make_pending(n, s, field, r, r[R_LANE] == MANUAL and now or ends, now)
-    elseif ends > now then
-      make_cooling(field, r, ends)
-    else
-      drop(field)
     end
     answer[i + 1] = 1
   else
-    if r and not s then
-      drop(field)
-    end
+    if state and not s then drop(field) end
     answer[i + 1] = 0
   end
 end
+send('HSET', 'r', settled)
+send('ZREM', 'x', unleased)
 local look_again = flush(now)
 answer[1] = summon(now, look_again)
 return answer

@@ -2,13 +2,16 @@
 -- @include core place queue settle summon
 -- @arg now want lease_ms consumer wait_ms most_waiting token
 -- @reply epoch now deadline waiting next_due tokens names field record...
--- @keys m src bkt r x d z w q0 q1 q2 c bs names wt con inv wake dl dlk dlz
+-- @keys m n src bkt r x d z w q0 q1 q2 c bs names wt con inv wake dl dlk dlz
 local want, lease_ms, consumer = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local wait_ms, most_waiting, token = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local now = begin(ARGV[1])
 local deadline = now + lease_ms
 local GRACE_MS = 5000 -- a consumer counts as live this long beyond the time in which it must be heard of
 local STEP = 128 -- most records promoted, reaped or swept in one call
+-- A turn of one source: one record, or as many as are together no more work than this. Taking very short ones singly would
+-- cost more than doing them, and a millisecond is no unfairness that anybody could see.
+local TURN_MS, TURN_MOST = 1, 16
 
 m[M_CLAIMS] = m[M_CLAIMS] + 1
 m[M_NEXT_WAKE] = 0
@@ -18,16 +21,21 @@ moved = moved + promote(now, STEP)
 sweep_wheel(now, STEP)
 if moved > 0 then flush(now) end
 
--- The `want` smallest start tags are enough: a served bucket comes back with a larger one.
-local heads = call('ZRANGE', ROOT .. 'z', 0, want - 1, 'WITHSCORES')
-local ids, own = {}, {}
-for i = 1, #heads, 2 do ids[#ids + 1] = heads[i] end
-fetch('bkt', ids, buckets, decode_bucket)
-for i = 1, #ids do
-  local b = buckets[ids[i]]
-  if b and b[B_SHARED] == 0 then own[#own + 1] = ids[i] end
+-- Ready buckets by start tag, read in growing pieces: turns may make few of them enough. The `want` smallest are enough in
+-- any case, because a served bucket comes back with a larger tag.
+local heads, seen, piece = {}, 0, 4
+local function more_heads()
+  heads = call('ZRANGE', ROOT .. 'z', seen, seen + piece - 1, 'WITHSCORES')
+  local ids = {}
+  for i = 1, #heads, 2 do ids[#ids + 1] = heads[i] end
+  load_buckets(ids)
+  seen = seen + #ids
+  local all = #ids < piece
+  piece = min(piece * 4, want)
+  return all
 end
-fetch('src', own, sources, decode_source)
+local all = more_heads()
+local alone = all and #heads == 2 and byte(heads[1]) ~= 98 -- nobody to take turns with
 
 local back_tags, back_ids, back = {}, {}, 0 -- buckets that can be served once more, smallest tag last
 local function come_back(tag, id)
@@ -42,6 +50,10 @@ end
 
 local head = 1
 local function next_bucket()
+  if head > #heads and not all then
+    all = more_heads()
+    head = 1
+  end
   local fresh = tonumber(heads[head + 1])
   if back > 0 and (not fresh or back_tags[back] < fresh) then
     back = back - 1
@@ -51,67 +63,75 @@ local function next_bucket()
   return heads[head - 2]
 end
 
--- Live before backfill by weight, never strictly (promise 8).
-local function choose_lane(s)
-  if s[S_N2] > 0 then return MANUAL end
-  if s[S_N1] == 0 then return BACKFILL end
-  if s[S_N0] == 0 then return LIVE end
+-- Live before backfill by weight, never strictly (promise 8). Answers the lane and how many to take from it in a row.
+local function choose_lane(s, q)
+  if q[N_N2] > 0 then return MANUAL, 1 end
+  if q[N_N1] == 0 then return BACKFILL, q[N_N0] end
+  if q[N_N0] == 0 then return LIVE, q[N_N1] end
   if s[S_TURN] >= s[S_LIVE_WEIGHT] then
     s[S_TURN] = 0
-    return BACKFILL
+    return BACKFILL, 1
   end
-  s[S_TURN] = s[S_TURN] + 1
-  return LIVE
+  return LIVE, max(1, min(q[N_N1], s[S_LIVE_WEIGHT] - s[S_TURN])), true
 end
 
 local taken, reply, stop = 0, {}, false
-local SKIPS = 512 -- most stale list entries passed over in one call
-local alone = #ids == 1 and #own == 1 -- nobody to take turns with: take from the list in one go
-local stock = {} -- lane → { fields, next } taken from the list and not used yet
+local leases, ends_at = {}, string.format('%d', deadline)
+local skips = 512 -- most stale list entries passed over in one call
 
-local function pop(n, lane)
-  if not alone then return call('LPOP', ROOT .. lane_key(lane, n)) end
-  local have = stock[lane]
-  if not have or have[2] > #have[1] then
-    local fields = call('LPOP', ROOT .. lane_key(lane, n), want - taken)
-    if not fields then return nil end
-    load_records(fields)
-    have = { fields, 1 }
-    stock[lane] = have
+local function give_back(n, lane, fields, from)
+  for i = #fields, from, -1 do call('LPUSH', ROOT .. lane_key(lane, n), fields[i]) end
+end
+
+-- Takes up to `most` of one source; answers how many it were.
+local function take(n, s, b, most)
+  local q = counts_of(n)
+  touch_counts(n, q)
+  local lane, row, by_turns = choose_lane(s, q)
+  local fields = call('LPOP', ROOT .. lane_key(lane, n), max(1, min(most, row)))
+  if not fields then
+    q[COUNT[lane]] = 0 -- cannot happen; a count that outlives its list must not spin
+    return 0
   end
-  have[2] = have[2] + 1
-  return have[1][have[2] - 1]
-end
-
-local function put_back(n, lane, field)
-  if alone then stock[lane][2] = stock[lane][2] - 1 else call('LPUSH', ROOT .. lane_key(lane, n), field) end
-end
-
-local function next_record(n, s)
-  while SKIPS > 0 do
-    local lane = choose_lane(s)
-    local field = pop(n, lane)
-    if not field then
-      s[COUNT[lane]] = 0 -- cannot happen; a count that outlives its list must not spin
-      if s[S_N0] + s[S_N1] + s[S_N2] == 0 then return nil end
-    else
-      local r = record(field)
-      if r and r[R_STATE] == READY and r[R_LANE] == lane then
-        if r[R_FLAGS] == SOLO and taken > 0 then
-          put_back(n, lane, field)
-          stop = true
-          return nil
-        end
-        return field, r, lane
+  load_records(fields)
+  -- What a lease adds to a record is the same for all of a turn but for the fence; the rest stays packed as it is.
+  local leased = pack(X_FORMAT, now, s[S_EST], s[S_COST], 0)
+  local fence, got, at = m[M_FENCE], 0, taken * 2
+  for i = 1, #fields do
+    local field = fields[i]
+    local raw = records[field]
+    local state, in_lane, attempts, flags
+    if type(raw) == 'table' then raw = encode_record(raw) end -- promoted or reaped just now
+    if raw then state, in_lane, attempts, flags = byte(raw, 1, 4) end
+    if state == READY and in_lane == lane then
+      if flags == SOLO and taken + got > 0 then
+        give_back(n, lane, fields, i)
+        stop = true
+        break
       end
-      SKIPS = SKIPS - 1
+      got = got + 1
+      local encoded = pack(R_FORMAT, IN_FLIGHT, lane, min(attempts + 1, 255), flags, fence + got) .. leased .. sub(raw, R_BYTES + 1)
+      records[field] = encoded
+      reply[at + 1], reply[at + 2] = field, encoded
+      leases[at + 1], leases[at + 2] = ends_at, field
+      at = at + 2
+      if flags == SOLO then
+        give_back(n, lane, fields, i + 1)
+        stop = true
+        break
+      end
+    else
+      skips = skips - 1
     end
   end
-  stop = true
-  return nil
+  m[M_FENCE] = fence + got
+  q[COUNT[lane]] = q[COUNT[lane]] - got
+  s[S_IN_FLIGHT], s[S_CLAIMED], b[B_IN_FLIGHT] = s[S_IN_FLIGHT] + got, s[S_CLAIMED] + got, b[B_IN_FLIGHT] + got
+  if by_turns then s[S_TURN] = s[S_TURN] + got end
+  return got
 end
 
-while taken < want and not stop do
+while taken < want and not stop and skips > 0 do
   local id = next_bucket()
   if not id then break end
   local b = bucket(id)
@@ -119,37 +139,28 @@ while taken < want and not stop do
   if b then where, tag, _, n = bucket_state(id, b, now) end
   if where == IN_READY then
     local s = source(n)
-    local field, r, lane = next_record(n, s)
-    if field then
-      taken = taken + 1
-      m[M_FENCE] = m[M_FENCE] + 1
+    local turn = alone and want or max(1, min(TURN_MOST, floor(TURN_MS / s[S_EST])))
+    local got = take(n, s, b, min(turn, want - taken, room_of(b, s, now)))
+    if got > 0 then
+      taken = taken + got
       m[M_V] = max(m[M_V], tag)
-      s[COUNT[lane]] = s[COUNT[lane]] - 1
-      s[S_IN_FLIGHT], s[S_CLAIMED] = s[S_IN_FLIGHT] + 1, s[S_CLAIMED] + 1
-      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + work(s[S_EST], s)
-      b[B_IN_FLIGHT] = b[B_IN_FLIGHT] + 1
-      charge_tokens(b, s[S_COST], now)
-      r[R_STATE], r[R_ATTEMPTS], r[R_AT], r[R_DEADLINE] = IN_FLIGHT, r[R_ATTEMPTS] + 1, m[M_FENCE], deadline
-      r[X_CLAIMED], r[X_EST], r[X_COST], r[X_DIRTY] = now, s[S_EST], s[S_COST], 0
-      local encoded = encode_record(r)
-      put(field, r, encoded)
-      reply[taken * 2 - 1] = field
-      reply[taken * 2] = encoded
-      if r[R_FLAGS] == SOLO then stop = true end
+      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + got * work(s[S_EST], s)
+      charge_tokens(b, got * s[S_COST], now)
     end
     touch_source(n, s)
     place_source(n, s)
-    place_bucket(id, b, now)
+    local again, next_tag = place_bucket(id, b, now)
     touch_bucket(id, b)
-    b[1] = PLACED
-    if field and b[B_WHERE] == IN_READY then come_back(b[B_AT], id) end
+    b[B_TOUCHED] = PLACED
+    if again == IN_READY then come_back(next_tag, id) end
   elseif b then
     touch_bucket(id, b)
   end
 end
-for lane, have in pairs(stock) do
-  for i = #have[1], have[2], -1 do call('LPUSH', ROOT .. lane_key(lane, own[1]), have[1][i]) end
-end
+if skips <= 0 then stop = true end
+
+send('HSET', 'r', reply)
+send('ZADD', 'x', leases)
 
 local next_due, waiting = -1, 0
 if taken == 0 and not stop then

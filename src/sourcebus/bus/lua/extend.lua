@@ -3,7 +3,7 @@
 -- @arg now lease_ms consumer
 -- @args field fence running
 -- @reply extended...
--- @keys m src bkt r x z w bs con
+-- @keys m n src bkt r x z w bs con
 local now = begin(ARGV[1])
 local deadline = now + tonumber(ARGV[2])
 local answer = {}

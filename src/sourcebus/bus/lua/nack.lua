@@ -5,7 +5,7 @@
 -- @arg now
 -- @args field fence how cost service_ms wait_ms error
 -- @reply tokens settled...
--- @keys m src bkt r x d z w q0 q1 q2 bs dl dlk dlz wake wt inv
+-- @keys m n src bkt r x d z w q0 q1 q2 bs dl dlk dlz wake wt inv
 local now = begin(ARGV[1])
 local LEAST_FACTOR = 1 / 64
 
@@ -17,15 +17,15 @@ local function halve(b, claimed)
   end
 end
 
-local function back_to_front(n, s, field, r)
+local function back_to_front(n, field, r)
   local lane = r[R_LANE]
   r[R_STATE], r[R_AT], r[R_ATTEMPTS] = READY, 0, r[R_ATTEMPTS] - 1
-  s[COUNT[lane]] = s[COUNT[lane]] + 1
+  add_ready(n, lane, 1)
   call('LPUSH', ROOT .. lane_key(lane, n), field)
   put(field, r)
 end
 
-local fields, owners = named_leases(7)
+local fields, owners = named_objects(2, 7)
 local answer = {}
 for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its order
   local field, n, at = fields[i], owners[i], i * 7 - 5
@@ -36,18 +36,20 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
     if how == 'release' then
       s[S_CLAIMED] = s[S_CLAIMED] - 1
       end_lease(n, s, r, 0, 0, now)
-      back_to_front(n, s, field, r)
+      back_to_front(n, field, r)
     elseif how == 'throttled' or how == 'unavailable' then
       local b = bucket(bucket_id(n, s))
       end_lease(n, s, r, service, tonumber(ARGV[at + 3]), now)
       if how == 'throttled' then
-        s[S_THROTTLED] = s[S_THROTTLED] + 1
+        local c = cold(n, s)
+        c[C_THROTTLED] = c[C_THROTTLED] + 1
         halve(b, r[X_CLAIMED])
       end
       b[B_PAUSE] = max(b[B_PAUSE], now + math.ceil(wait_ms)) -- a pause only ever extends
-      back_to_front(n, s, field, r)
+      back_to_front(n, field, r)
     else
-      s[S_NACKED] = s[S_NACKED] + 1
+      local c = cold(n, s)
+      c[C_NACKED] = c[C_NACKED] + 1
       end_lease(n, s, r, service, tonumber(ARGV[at + 3]), now)
       learn(s, service)
       retry_or_bury(n, s, field, r, ARGV[at + 6], now, r[R_FLAGS], how == 'hopeless')

@@ -2,7 +2,7 @@
 -- @include core place queue summon
 -- @arg now source paused
 -- @reply found tokens
--- @keys m ids src bkt bs z w wake wt inv
+-- @keys m ids n src bkt bs z w wake wt inv
 local now = begin(ARGV[1])
 local n = call('HGET', ROOT .. 'ids', ARGV[2])
 if not n then return { 0, {} } end

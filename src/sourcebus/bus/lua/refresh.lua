@@ -3,23 +3,23 @@
 -- @include core place queue summon
 -- @arg now source key payload
 -- @reply status until_ms tokens
--- @keys m ids src bkt r d x z w q0 q1 q2 bs wake wt inv
+-- @keys m ids n src bkt r d x z w q0 q1 q2 bs wake wt inv
 local now = begin(ARGV[1])
 local n = call('HGET', ROOT .. 'ids', ARGV[2])
 if not n then return { 'unknown', 0, {} } end
 load_sources({ n })
 local s = sources[n]
 local b = bucket(bucket_id(n, s))
-local gap = s[S_REFRESH]
+local c = cold(n, s)
+local gap = c[C_REFRESH]
 if b[B_RATE] > 0 then gap = max(gap, 2 * s[S_COST] / b[B_RATE]) end -- at most half of a very small quota
-if s[S_REFRESHED] > 0 and s[S_REFRESHED] + gap > now then
+if c[C_REFRESHED] > 0 and c[C_REFRESHED] + gap > now then
   save_meta()
-  return { 'capped', math.ceil(s[S_REFRESHED] + gap), {} }
+  return { 'capped', math.ceil(c[C_REFRESHED] + gap), {} }
 end
-s[S_REFRESHED] = now
-local kind, signal, observed, next_byte = struct.unpack('<BBd', ARGV[4])
-local answer = accept(n, s, n .. ':' .. ARGV[3], kind, signal, observed > 0 and observed or now, string.sub(ARGV[4], next_byte), now)
-count_accept(s, answer)
+c[C_REFRESHED] = now
+local answer = accept(n, s, n .. ':' .. ARGV[3], ARGV[4], now)
+count_accept(n, answer)
 touch(n)
 local look_again = flush(now)
 local status, until_ms = 'queued', 0

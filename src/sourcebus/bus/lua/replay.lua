@@ -2,7 +2,7 @@
 -- @include core place queue settle summon
 -- @arg now id keep
 -- @reply found tokens
--- @keys m src bkt r d x z w q0 q1 q2 bs dl dlk dlz wake wt inv
+-- @keys m n src bkt r d x z w q0 q1 q2 bs dl dlk dlz wake wt inv
 local now = begin(ARGV[1])
 local id = ARGV[2]
 local packed = call('HGET', ROOT .. 'dl', id)
@@ -20,7 +20,7 @@ if not s then
 end
 forget_dead_letter(s, field)
 if ARGV[3] == '1' then
-  accept(n, s, field, kind, 0, now, '', now)
+  accept(n, s, field, pack(P_FORMAT, kind, 0, now), now)
   local r = record(field)
   if r and r[R_STATE] ~= IN_FLIGHT then
     r[R_SINCE] = min(r[R_SINCE], since)

@@ -2,7 +2,7 @@
 -- @include core place queue settle summon
 -- @arg now most warm
 -- @reply epoch promoted reaped polls tokens
--- @keys m src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
+-- @keys m n src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
 local now = begin(ARGV[1])
 local most = tonumber(ARGV[2])
 local POLL = 1
@@ -15,12 +15,13 @@ local polls = call('ZRANGEBYSCORE', ROOT .. 'pl', '-inf', stamp, 'LIMIT', 0, mos
 load_sources(polls)
 for _, n in ipairs(polls) do
   local s = sources[n]
-  if s and s[S_POLL] > 0 then
-    accept(n, s, n .. ':s', KIND_SCAN, POLL, now, '', now)
+  local poll_ms = s and cold(n, s)[C_POLL] or 0
+  if poll_ms > 0 then
+    accept(n, s, n .. ':s', scan_payload(POLL, now), now)
     touch(n)
     m[M_FENCE] = m[M_FENCE] + 1
     -- plus or minus a tenth, so that sources that were added together drift apart
-    call('ZADD', ROOT .. 'pl', now + floor(s[S_POLL] * (0.9 + scatter(m[M_FENCE]) / 5)), n)
+    call('ZADD', ROOT .. 'pl', now + floor(poll_ms * (0.9 + scatter(m[M_FENCE]) / 5)), n)
   else
     call('ZREM', ROOT .. 'pl', n)
   end

@@ -2,11 +2,12 @@
 -- in between leaves the data as it was (lists are the one exception: taking from them is a write, see claim.lua).
 --
 -- Values are kept as arrays, built whole: a table that grows is rehashed at every step, and this is the hottest path.
--- Slot 1 of a source or bucket says whether it was touched; the sets that follow from an object's state are written by
--- comparing its state now with the one it was loaded with, so no transition can forget one. Times and start tags are whole
--- numbers: Redis prints and reads those much faster.
+-- The sets that follow from an object's state are written by comparing its state now with the one it was loaded with, so
+-- no transition can forget one. Times and start tags are whole numbers: Redis prints and reads those much faster.
+-- Names in capitals are numbers put in by scripts.py: slots of the packed values (layout.lua) and the constants below.
 local call = redis.call
 local floor, max, min = math.floor, math.max, math.min
+local pack, unpack_at, byte, sub = struct.pack, struct.unpack, string.byte, string.sub
 local ROOT = KEYS[1]
 
 local ABSENT, READY, DELAYED, IN_FLIGHT, COOLING = 0, 1, 2, 3, 4
@@ -27,10 +28,10 @@ local function begin(now_arg)
   end
   local packed = call('GET', ROOT .. 'm')
   if packed then
-    m = { struct.unpack(M_FORMAT, packed) }
+    m = { unpack_at(M_FORMAT, packed) }
   else
     m = {}
-    for i = 1, M_SIZE do m[i] = 0 end
+    for i = 1, M_LAST do m[i] = 0 end
     m[M_EPOCH] = raw
     m[M_FENCE] = floor(raw) * 1024 -- above every fence of an earlier life of this bus
   end
@@ -40,39 +41,49 @@ local function begin(now_arg)
   return m[M_CLOCK]
 end
 
-local function save_meta() call('SET', ROOT .. 'm', struct.pack(M_FORMAT, unpack(m, 1, M_SIZE))) end
+local function save_meta() call('SET', ROOT .. 'm', pack(M_FORMAT, unpack(m, 1, M_LAST))) end
 
-local sources, buckets, records = {}, {}, {} -- caches; false = looked up and absent
-local touched_sources, touched_buckets, touched_records = {}, {}, {} -- their names, in the order touched
+local counts, sources, colds, buckets, records = {}, {}, {}, {}, {} -- caches; false = looked up and absent
+local touched_counts, touched_sources, touched_buckets, touched_records = {}, {}, {}, {} -- their names, in the order touched
 
-local function decode_source(raw) return { false, struct.unpack(S_FORMAT, raw) } end
+local function decode_counts(raw) return { false, unpack_at(N_FORMAT, raw) } end
 
--- Behind a bucket's own values: where and at when it was loaded.
-local function decode_bucket(raw)
-  local b = { false, struct.unpack(B_FORMAT, raw) }
-  b[B_WAS_AT] = b[B_AT]
-  b[B_WAS] = b[B_WHERE]
+-- Slots 2 and 3: the place it was loaded with.
+local function decode_bucket(raw, id, at)
+  local b = { false, 0, 0, unpack_at(B_FORMAT, raw, at or 1) }
+  b[B_WAS_AT], b[B_WAS] = b[B_AT], b[B_WHERE]
   return b
 end
 
--- Behind a record's own values: the state it was loaded with, its lease's new deadline (0 = as it was), its packed form
--- where that was made already.
+-- With the bucket of its own, if it has one.
+local function decode_source(raw, n)
+  local s = { false, raw, unpack_at(S_FORMAT, raw) }
+  if s[S_BUCKET] == 0 then buckets[n] = decode_bucket(raw, n, S_BYTES + 1) end
+  return s
+end
+
+local function encode_source(n, s)
+  local raw, c = s[S_RAW], colds[n]
+  local own = s[S_BUCKET] == 0 and pack(B_FORMAT, unpack(buckets[n], B_FIRST, B_LAST)) or sub(raw, S_BYTES + 1, S_BYTES + B_BYTES)
+  local rest = c and pack(C_FORMAT, unpack(c, C_FIRST, C_LAST)) or sub(raw, S_BYTES + B_BYTES + 1)
+  return pack(S_FORMAT, unpack(s, S_FIRST, S_LAST)) .. own .. rest
+end
+
+-- Behind a record's own values: the state it was loaded with, its lease's new deadline (false = as it was), whether it was
+-- touched, or its packed form where that was made already.
 local function decode_record(raw)
-  local state, lane, kind, signal, attempts, flags, since, observed, at, tail = struct.unpack(R_FORMAT, raw)
+  local state, lane, attempts, flags, at, tail = unpack_at(R_FORMAT, raw)
+  if state == COOLING then return { state, lane, attempts, flags, at, 0, 0, 0, 0, 0, '', state, false, false } end
   if state ~= IN_FLIGHT then
-    return { state, lane, kind, signal, attempts, flags, since, observed, at, 0, 0, 0, 0, string.sub(raw, tail), state, 0, false }
+    return { state, lane, attempts, flags, at, 0, 0, 0, 0, unpack_at('<d', raw, tail), sub(raw, tail + T_BYTES), state, false, false }
   end
-  local claimed, est, cost, dirty, rest = struct.unpack(X_FORMAT, raw, tail)
-  return { state, lane, kind, signal, attempts, flags, since, observed, at, claimed, est, cost, dirty, string.sub(raw, rest), state, 0, false }
+  local claimed, est, cost, dirty, since, rest = unpack_at(XT_FORMAT, raw, tail)
+  return { state, lane, attempts, flags, at, claimed, est, cost, dirty, since, sub(raw, rest), state, false, false }
 end
 
 local function encode_record(r)
-  local head = struct.pack(R_FORMAT, r[R_STATE], r[R_LANE], r[R_KIND], r[R_SIGNAL], r[R_ATTEMPTS], r[R_FLAGS],
-    r[R_SINCE], r[R_OBSERVED], r[R_AT])
-  if r[R_STATE] == IN_FLIGHT then
-    return head .. struct.pack(X_FORMAT, r[X_CLAIMED], r[X_EST], r[X_COST], r[X_DIRTY]) .. r[R_TAIL]
-  end
-  return head .. r[R_TAIL]
+  if r[R_STATE] == IN_FLIGHT then return pack(RXT_FORMAT, unpack(r, 1, R_SINCE)) .. r[R_PAYLOAD] end
+  return pack(RT_FORMAT, r[R_STATE], r[R_LANE], r[R_ATTEMPTS], r[R_FLAGS], r[R_AT], r[R_SINCE]) .. r[R_PAYLOAD]
 end
 
 -- Redis's Lua unpacks at most some 7,900 values at once, so long lists go in parts.
@@ -94,7 +105,7 @@ local function fetch(key, names, cache, decode)
     local values = call('HMGET', ROOT .. key, unpack(wanted, start, stop))
     for i = start, stop do
       local raw = values[i - start + 1]
-      if raw then cache[wanted[i]] = decode(raw) end
+      if raw then cache[wanted[i]] = decode(raw, wanted[i]) end
     end
   end
 end
@@ -103,50 +114,111 @@ local function one(key, name, cache, decode)
   local value = cache[name]
   if value == nil then
     local raw = call('HGET', ROOT .. key, name)
-    value = raw and decode(raw) or false
+    value = raw and decode(raw, name) or false
     cache[name] = value
   end
   return value
 end
 
 local function source(n) return one('src', n, sources, decode_source) end
-local function bucket(id) return one('bkt', id, buckets, decode_bucket) end
+local function counts_of(n) return one('n', n, counts, decode_counts) end
 
+-- A source's own bucket bears its number; a shared one has a number of its own, with a b before it.
+local function bucket_id(n, s) return s[S_BUCKET] == 0 and n or 'b' .. s[S_BUCKET] end
+
+local function bucket(id)
+  if buckets[id] == nil then
+    if byte(id) == 98 then return one('bkt', id, buckets, decode_bucket) end
+    if not source(id) or buckets[id] == nil then buckets[id] = false end
+  end
+  return buckets[id]
+end
+
+-- What most calls need not look at. Whoever changes it must also touch the source.
+local function cold(n, s)
+  local c = colds[n]
+  if not c then
+    c = { false, unpack_at(C_FORMAT, s[S_RAW], S_BYTES + B_BYTES + 1) }
+    colds[n] = c
+  end
+  return c
+end
+
+-- Records stay packed until somebody needs a part of one.
+local function as_is(raw) return raw end
 local function record(field)
-  local r = one('r', field, records, decode_record)
+  local r = one('r', field, records, as_is)
+  if type(r) == 'string' then
+    r = decode_record(r)
+    records[field] = r
+  end
   return r and r[R_STATE] ~= ABSENT and r or nil
 end
 
-local function load_records(fields) fetch('r', fields, records, decode_record) end
+local function load_records(fields) fetch('r', fields, records, as_is) end
 
--- A source's own bucket bears its number; a shared one has a number of its own.
-local function bucket_id(n, s) return s[S_BUCKET] == 0 and n or 'b' .. s[S_BUCKET] end
-
--- Loads sources and the buckets they draw from: two commands, however many there are.
+-- Loads sources, their counts and the buckets they draw from: three commands at most, however many there are.
 local function load_sources(ids)
+  fetch('n', ids, counts, decode_counts)
   fetch('src', ids, sources, decode_source)
   local wanted = {}
   for i = 1, #ids do
     local s = sources[ids[i]]
-    if s then wanted[#wanted + 1] = bucket_id(ids[i], s) end
+    if s and s[S_BUCKET] ~= 0 then wanted[#wanted + 1] = bucket_id(ids[i], s) end
   end
-  fetch('bkt', wanted, buckets, decode_bucket)
+  if #wanted > 0 then fetch('bkt', wanted, buckets, decode_bucket) end
+end
+
+-- Loads buckets by their ids, and the sources of those that have only one.
+local function load_buckets(ids)
+  local own, shared = {}, {}
+  for i = 1, #ids do
+    local list = byte(ids[i]) == 98 and shared or own
+    list[#list + 1] = ids[i]
+  end
+  if #own > 0 then load_sources(own) end
+  if #shared > 0 then fetch('bkt', shared, buckets, decode_bucket) end
+end
+
+local function owner(field) return sub(field, 1, string.find(field, ':', 1, true) - 1) end
+
+-- Loads what the objects named need; answers the numbers of their sources, in the same order.
+local function load_all(fields)
+  local owners = {}
+  for i = 1, #fields do owners[i] = owner(fields[i]) end
+  load_sources(owners)
+  load_records(fields)
+  return owners
+end
+
+-- The objects that the caller names: every `step` words, from the `first` one on.
+local function named_objects(first, step)
+  local fields = {}
+  for i = first, #ARGV, step do fields[#fields + 1] = ARGV[i] end
+  return fields, load_all(fields)
 end
 
 local function touch_bucket(id, b)
-  if not b[1] then touched_buckets[#touched_buckets + 1] = id end
-  b[1] = TOUCHED
+  if not b[B_TOUCHED] then touched_buckets[#touched_buckets + 1] = id end
+  b[B_TOUCHED] = TOUCHED
+end
+
+local function touch_counts(n, q)
+  if not q[N_TOUCHED] then
+    q[N_TOUCHED] = true
+    touched_counts[#touched_counts + 1] = n
+  end
 end
 
 local function touch_source(n, s)
-  if not s[1] then
-    s[1] = true
+  if not s[S_TOUCHED] then
+    s[S_TOUCHED] = true
     touched_sources[#touched_sources + 1] = n
   end
 end
 
 local function touch(n)
-  local s = sources[n]
+  local s = source(n)
   touch_source(n, s)
   local id = bucket_id(n, s)
   touch_bucket(id, bucket(id))
@@ -159,7 +231,7 @@ local function put(field, r, encoded)
 end
 
 local function drop(field)
-  local r = records[field]
+  local r = record(field)
   if r then
     r[R_STATE] = ABSENT
     put(field, r)
@@ -167,10 +239,9 @@ local function drop(field)
 end
 
 -- A record that takes the place of whatever was there.
-local function new_record(field, lane, kind, signal, now, observed, tail)
+local function new_record(field, lane, now, payload)
   local old = records[field]
-  local r = { ABSENT, lane, kind, signal, 0, 0, now, observed, 0, 0, 0, 0, 0, tail,
-    old and old[R_WAS] or ABSENT, 0, old and old[R_TOUCHED] }
+  local r = { ABSENT, lane, 0, 0, 0, 0, 0, 0, 0, now, payload, old and old[R_WAS] or ABSENT, false, old and old[R_TOUCHED] }
   records[field] = r
   return r
 end
@@ -178,8 +249,6 @@ end
 -- A number from 0 to 1 that looks random and is the same on every replay. (Fences are near 2^51: scrambled piecewise,
 -- because a product beyond 2^53 loses the very digits that differ.)
 local function scatter(seed) return (seed % 65536) * 40503 % 65536 / 65536 end
-
-local function owner(field) return string.sub(field, 1, string.find(field, ':', 1, true) - 1) end
 
 local pushes = {} -- list key → values for RPUSH
 local function push(key, value)
@@ -213,7 +282,7 @@ local function flush_records()
       del[#del + 1] = field
     end
     if state == IN_FLIGHT then
-      if r[R_DEADLINE] > 0 then
+      if r[R_DEADLINE] then
         leased[#leased + 1] = r[R_DEADLINE]
         leased[#leased + 1] = field
       end
@@ -227,7 +296,7 @@ local function flush_records()
     elseif was == DELAYED then
       undelayed[#undelayed + 1] = field
     end
-    r[R_WAS], r[R_DEADLINE], r[R_TOUCHED] = state, 0, false
+    r[R_WAS], r[R_DEADLINE], r[R_TOUCHED] = state, false, false
   end
   touched_records = {}
   send('HSET', 'r', set)

@@ -5,13 +5,25 @@
 --   clock, raw: the bus's guarded time and the server's, ms · v: virtual time of the fair order, µs of work
 --   fence: last lease number · wheel, wheel_end: oldest and newest second in the cooling wheel, 0 = empty
 --   next_wake: when the waiting consumer means to look again, ms · ticked: when housekeeping was done last, ms
--- @struct S d bucket paused weight window max_attempts backoff backoff_cap max_pending cost live_weight refresh poll n0 n1 n2 delayed in_flight finish est turn refreshed accepted merged claimed acked nacked reaped died dead overflowed reruns throttled service
---   n0 n1 n2: ready records per lane (backfill, live, manual) · finish: SFQ finish tag, µs of work · est: expected service, ms
---   dead: dead letters now · the rest are all-time counters; service is the sum of service times, ms
--- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at
+-- @struct N d n0 n1 n2 delayed max_pending accepted merged
+--   all that a signal to a busy source needs: n0 n1 n2: ready records per lane (backfill, live, manual); two all-time counters
+-- @struct S d bucket paused weight window cost live_weight in_flight finish est turn dead claimed acked service w_window
+--   finish: SFQ finish tag, µs of work · est: expected service, ms · turn: live claims since the last backfill one
+--   dead: dead letters now · claimed, acked: all-time counters · service: sum of service times, ms
+--   w_window: sum of the times for which changes were held back by a window or a backoff, ms
+-- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at since w_tokens w_pause w_cap w_worker
 --   shared: 1 where several sources may draw from it · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
---   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua
--- @struct R BBBBBBddd state lane kind signal attempts flags since observed at
---   since: when the oldest unfinished signal was stored · at: due (delayed), fence (in flight), end (cooling)
+--   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua, since `since`
+--   w_*: how long work was kept waiting for that reason, all-time, ms
+-- @struct C d max_attempts backoff backoff_cap refresh poll refreshed nacked reaped died overflowed reruns throttled
+--   what most calls need not look at · from nacked on all-time counters
+-- A source is stored as S, then its own bucket as B (at rest while it draws from a shared one), then C.
+-- @struct R BBBBd state lane attempts flags at
+--   at: due (delayed), fence (in flight), end (cooling). A cooling record is no more than this; the others go on with X
+--   (only in flight), T, P.
 -- @struct X dffd claimed est cost dirty
---   follows R while in flight; dirty: when the first newer signal arrived, 0 = none
+--   dirty: when the first newer signal arrived, 0 = none
+-- @struct T d since
+--   when the oldest unfinished signal was stored
+-- @struct P BBd kind signal observed
+--   as the emitter packed it, with version and trace behind; observed: 0 = unknown

@@ -9,10 +9,11 @@ local RECOVERY_MS = 600000 -- a halved rate is whole again after this long witho
 local function work(ms, s) return floor(ms * 1000 / s[S_WEIGHT] + 0.5) end
 
 -- Start tag of start-time fair queueing (Goyal, Vin, Cheng 1996): no credit for having been idle.
-local function start_tag(s)
+local function start_tag(n, s)
   if s[S_PAUSED] ~= 0 then return nil end
-  if s[S_N2] > 0 then return REFRESH_TAG end
-  if s[S_N0] + s[S_N1] == 0 then return nil end
+  local q = counts_of(n)
+  if q[N_N2] > 0 then return REFRESH_TAG end
+  if q[N_N0] + q[N_N1] == 0 then return nil end
   return max(m[M_V], s[S_FINISH])
 end
 
@@ -26,7 +27,7 @@ local function bucket_state(id, b, now)
   if b[B_SHARED] == 0 then
     n = id
     s = source(n)
-    tag = s and start_tag(s)
+    tag = s and start_tag(n, s)
   else
     local head = call('ZRANGE', ROOT .. 'bs:' .. id, 0, 0, 'WITHSCORES')
     n, tag = head[1], tonumber(head[2])
@@ -43,18 +44,49 @@ local function bucket_state(id, b, now)
   return IN_READY, tag, NO_REASON, n
 end
 
-local function place_bucket(id, b, now) b[B_WHERE], b[B_AT], b[B_WHY] = bucket_state(id, b, now) end
+-- How long work was kept waiting, by reason: the time spent in a place counts when the place is left.
+local function count_wait(b, now)
+  local waited = now - b[B_SINCE]
+  if b[B_WHERE] == IN_READY then
+    b[B_W_WORKER] = b[B_W_WORKER] + waited
+  elseif b[B_WHY] == WHY_TOKENS then
+    b[B_W_TOKENS] = b[B_W_TOKENS] + waited
+  elseif b[B_WHY] == WHY_PAUSE then
+    b[B_W_PAUSE] = b[B_W_PAUSE] + waited
+  elseif b[B_WHY] == WHY_CAP then
+    b[B_W_CAP] = b[B_W_CAP] + waited
+  end
+  b[B_SINCE] = now
+end
+
+local function place_bucket(id, b, now)
+  local where, at, why, n = bucket_state(id, b, now)
+  if where ~= b[B_WHERE] or why ~= b[B_WHY] then
+    count_wait(b, now)
+    b[B_WHERE], b[B_WHY] = where, why
+  end
+  b[B_AT] = at
+  return where, at, why, n
+end
 
 -- Keeps a shared bucket's own order of its sources; a bucket with one source needs none.
 local function place_source(n, s)
   if s[S_BUCKET] == 0 then return end
   local key = ROOT .. 'bs:' .. bucket_id(n, s)
-  local tag = start_tag(s)
+  local tag = start_tag(n, s)
   if tag then call('ZADD', key, tag, n) else call('ZREM', key, n) end
 end
 
 local function charge_tokens(b, cost, now)
   if b[B_RATE] > 0 then b[B_TAT] = max(now, b[B_TAT]) + cost / rate_now(b, now) end
+end
+
+-- How many claims a bucket has tokens and slots for; it is known to have them for one.
+local function room_of(b, s, now)
+  local slots = b[B_CAP] - b[B_IN_FLIGHT]
+  if b[B_RATE] == 0 then return slots end
+  local spare = b[B_BURST] - min(s[S_COST], b[B_BURST]) - max(0, b[B_TAT] - now) * rate_now(b, now)
+  return max(1, min(slots, floor(spare / s[S_COST] + 1e-9) + 1))
 end
 
 local function earliest(key)
@@ -69,7 +101,7 @@ local function flush_buckets(now)
     local id = touched_buckets[i]
     local b = buckets[id]
     if b then
-      if b[1] == TOUCHED then place_bucket(id, b, now) end
+      if b[B_TOUCHED] == TOUCHED then place_bucket(id, b, now) end
       local where, at, was = b[B_WHERE], b[B_AT], b[B_WAS]
       if where ~= was or at ~= b[B_WAS_AT] then
         if where == IN_READY then
@@ -83,9 +115,13 @@ local function flush_buckets(now)
         if was == IN_READY and where ~= IN_READY then unready[#unready + 1] = id end
         if was == IN_WAIT and where ~= IN_WAIT then unwaiting[#unwaiting + 1] = id end
       end
-      b[1], b[B_WAS], b[B_WAS_AT] = false, where, at
-      set[#set + 1] = id
-      set[#set + 1] = struct.pack(B_FORMAT, unpack(b, 2, B_SIZE + 1))
+      b[B_TOUCHED], b[B_WAS], b[B_WAS_AT] = false, where, at
+      if b[B_SHARED] == 0 then
+        touch_source(id, sources[id]) -- which its value is a part of
+      else
+        set[#set + 1] = id
+        set[#set + 1] = pack(B_FORMAT, unpack(b, B_FIRST, B_LAST))
+      end
     end
   end
   touched_buckets = {}
@@ -97,16 +133,30 @@ local function flush_buckets(now)
   return soonest
 end
 
+local function flush_counts()
+  local set = {}
+  for i = 1, #touched_counts do
+    local n = touched_counts[i]
+    local q = counts[n]
+    if q then
+      q[N_TOUCHED] = false
+      set[#set + 1] = n
+      set[#set + 1] = pack(N_FORMAT, unpack(q, N_FIRST, N_LAST))
+    end
+  end
+  touched_counts = {}
+  send('HSET', 'n', set)
+end
+
 local function flush_sources()
   local set = {}
   for i = 1, #touched_sources do
     local n = touched_sources[i]
     local s = sources[n]
     if s then
-      place_source(n, s)
-      s[1] = false
+      s[S_TOUCHED] = false
       set[#set + 1] = n
-      set[#set + 1] = struct.pack(S_FORMAT, unpack(s, 2, S_SIZE + 1))
+      set[#set + 1] = encode_source(n, s)
     end
   end
   touched_sources = {}
@@ -115,11 +165,16 @@ end
 
 -- Writes everything. Answers whether something became due earlier than the waiting consumer means to look.
 local function flush(now)
-  flush_sources()
+  for i = 1, #touched_sources do
+    local s = sources[touched_sources[i]]
+    if s then place_source(touched_sources[i], s) end
+  end
   for key, list in pairs(pushes) do send('RPUSH', key, list) end
   pushes = {}
   local due = flush_records()
   local wake = flush_buckets(now)
+  flush_counts()
+  flush_sources()
   save_meta()
   return min(due, wake) < m[M_NEXT_WAKE]
 end

@@ -5,41 +5,54 @@
 local LANES = { [BACKFILL] = 'q0:', [LIVE] = 'q1:', [MANUAL] = 'q2:' }
 local function lane_key(lane, n) return LANES[lane] .. n end
 
-local COUNT = { [BACKFILL] = S_N0, [LIVE] = S_N1, [MANUAL] = S_N2 }
+local COUNT = { [BACKFILL] = N_N0, [LIVE] = N_N1, [MANUAL] = N_N2 }
+local function add_ready(n, lane, more)
+  local q = counts_of(n)
+  q[COUNT[lane]] = q[COUNT[lane]] + more
+  touch_counts(n, q)
+end
 
-local function make_ready(n, s, field, r)
+local function make_ready(n, field, r)
   r[R_STATE], r[R_AT] = READY, 0
-  s[COUNT[r[R_LANE]]] = s[COUNT[r[R_LANE]]] + 1
+  add_ready(n, r[R_LANE], 1)
   push(lane_key(r[R_LANE], n), field)
   put(field, r)
 end
 
-local function make_delayed(s, field, r, due)
+local function make_delayed(n, s, field, r, due, now)
+  local q = counts_of(n)
   r[R_STATE], r[R_AT] = DELAYED, due
-  s[S_DELAYED] = s[S_DELAYED] + 1
+  q[N_DELAYED], s[S_W_WINDOW] = q[N_DELAYED] + 1, s[S_W_WINDOW] + due - now
+  touch_counts(n, q)
   put(field, r)
 end
 
 local function make_pending(n, s, field, r, due, now)
-  if due > now then make_delayed(s, field, r, due) else make_ready(n, s, field, r) end
+  if due > now then make_delayed(n, s, field, r, due, now) else make_ready(n, field, r) end
 end
 
-local function leave_pending(s, field, r)
+local function leave_pending(n, r)
   if r[R_STATE] == DELAYED then
-    s[S_DELAYED] = s[S_DELAYED] - 1
+    local q = counts_of(n)
+    q[N_DELAYED] = q[N_DELAYED] - 1
+    touch_counts(n, q)
   else
-    s[COUNT[r[R_LANE]]] = s[COUNT[r[R_LANE]]] - 1
+    add_ready(n, r[R_LANE], -1)
   end
 end
 
 -- Cooling records of all sources stand in lists by the second in which they end: a timer wheel, swept oldest first.
-local function make_cooling(field, r, ends)
-  r[R_STATE], r[R_AT], r[R_TAIL], r[R_FLAGS] = COOLING, ends, '', 0
-  local second = floor(ends / 1000) + 1
-  push('c:' .. second, field)
-  if m[M_WHEEL] == 0 or second < m[M_WHEEL] then m[M_WHEEL] = second end
-  if second > m[M_WHEEL_END] then m[M_WHEEL_END] = second end
-  put(field, r)
+local cooling = {} -- by their end: the list's key and the record, which are the same for all that end together
+local function cooling_until(ends)
+  local known = cooling[ends]
+  if not known then
+    local second = floor(ends / 1000) + 1
+    if m[M_WHEEL] == 0 or second < m[M_WHEEL] then m[M_WHEEL] = second end
+    if second > m[M_WHEEL_END] then m[M_WHEEL_END] = second end
+    known = { 'c:' .. second, pack(R_FORMAT, COOLING, BACKFILL, 0, 0, ends) }
+    cooling[ends] = known
+  end
+  return known[1], known[2]
 end
 
 local function sweep_wheel(now, most)
@@ -50,7 +63,7 @@ local function sweep_wheel(now, most)
     if fields then
       load_records(fields)
       for _, field in ipairs(fields) do
-        local r = records[field]
+        local r = record(field)
         if r and r[R_STATE] == COOLING and r[R_AT] <= now then drop(field) end
       end
       most = most - #fields
@@ -67,20 +80,28 @@ end
 
 local ACCEPTED, MERGED, DEFERRED, OVERFLOWED = 1, 2, 3, 4
 
-local function pending_of(s) return s[S_N0] + s[S_N1] + s[S_N2] + s[S_DELAYED] end
+local function pending_of(q) return q[N_N0] + q[N_N1] + q[N_N2] + q[N_DELAYED] end
 
-local function merge(r, kind, signal, observed, tail)
-  if LANE[signal] >= r[R_LANE] then r[R_SIGNAL] = signal end
-  r[R_KIND] = kind
-  r[R_OBSERVED] = max(r[R_OBSERVED], observed)
-  if tail ~= '' then r[R_TAIL] = tail end
+local function signal_lane(payload) return LANE[byte(payload, P_SIGNAL)] end
+
+local function scan_payload(signal, observed) return pack(P_FORMAT, KIND_SCAN, signal, observed) end
+
+-- The newer signal's word counts; but a lesser lane's does not hide who asked first, no time of observation goes back, and
+-- a version or trace stays until there is a newer one.
+local function merge(r, payload)
+  local old = r[R_PAYLOAD]
+  local signal, observed, tail = byte(payload, P_SIGNAL), unpack_at('<d', payload, 3), sub(payload, P_BYTES + 1)
+  local _, old_signal, old_observed = unpack_at(P_FORMAT, old)
+  if LANE[signal] < r[R_LANE] then signal = old_signal end
+  if tail == '' then tail = sub(old, P_BYTES + 1) end
+  r[R_PAYLOAD] = pack(P_FORMAT, byte(payload, P_KIND), signal, max(observed, old_observed)) .. tail
 end
 
 -- One signal meets the object's record. This is the dedup window: a signal is never dropped, only joined to a claim
 -- that will begin after it.
-local function accept(n, s, field, kind, signal, observed, tail, now)
+local function accept(n, s, field, payload, now)
   local r = record(field)
-  local lane = LANE[signal]
+  local lane = signal_lane(payload)
   if r and r[R_STATE] == IN_FLIGHT then
     local answer = MERGED
     if r[X_DIRTY] == 0 then
@@ -88,35 +109,39 @@ local function accept(n, s, field, kind, signal, observed, tail, now)
       answer = DEFERRED
     end
     r[R_LANE] = max(r[R_LANE], lane)
-    merge(r, kind, signal, observed, tail)
+    merge(r, payload)
     put(field, r)
     return answer
   end
   if r and r[R_STATE] ~= COOLING then
     if lane > r[R_LANE] and (r[R_STATE] == READY or lane == MANUAL) then
-      leave_pending(s, field, r)
-      merge(r, kind, signal, observed, tail)
+      leave_pending(n, r)
+      merge(r, payload)
       r[R_LANE] = lane
-      make_ready(n, s, field, r)
+      make_ready(n, field, r)
     else
-      merge(r, kind, signal, observed, tail)
+      merge(r, payload)
       r[R_LANE] = max(r[R_LANE], lane)
       put(field, r)
     end
     return MERGED
   end
-  if kind ~= KIND_SCAN and pending_of(s) >= s[S_MAX_PENDING] then
-    s[S_OVERFLOWED] = s[S_OVERFLOWED] + 1
-    accept(n, s, n .. ':s', KIND_SCAN, signal, observed, '', now)
+  local kind = byte(payload, P_KIND)
+  if kind ~= KIND_SCAN and pending_of(counts_of(n)) >= counts[n][N_MAX_PENDING] then
+    local c = cold(n, s)
+    c[C_OVERFLOWED] = c[C_OVERFLOWED] + 1
+    accept(n, s, n .. ':s', scan_payload(byte(payload, P_SIGNAL), unpack_at('<d', payload, 3)), now)
     return OVERFLOWED
   end
   local due = (r and lane ~= MANUAL) and r[R_AT] or now
-  r = new_record(field, lane, kind, signal, now, observed, tail)
+  r = new_record(field, lane, now, payload)
   make_pending(n, s, field, r, due, now)
   return due > now and DEFERRED or ACCEPTED
 end
 
-local function count_accept(s, answer)
-  s[S_ACCEPTED] = s[S_ACCEPTED] + 1
-  if answer == MERGED then s[S_MERGED] = s[S_MERGED] + 1 end
+local function count_accept(n, answer)
+  local q = counts_of(n)
+  q[N_ACCEPTED] = q[N_ACCEPTED] + 1
+  if answer == MERGED then q[N_MERGED] = q[N_MERGED] + 1 end
+  touch_counts(n, q)
 end
