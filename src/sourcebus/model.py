@@ -94,6 +94,14 @@ class Lease(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaLeft:
+    """What a provider says is left: so many units (requests, mostly) until `left_ms` milliseconds from now."""
+
+    units: float
+    left_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
     """What a source's API allows.
 

@@ -213,6 +213,37 @@ def test_6_a_429_pauses_the_bucket_costs_no_attempt_and_halves_the_rate_once(bus
     assert stats and stats.learned_share == 0.5 and stats.throttled == 4 and stats.dead == 0
 
 
+def test_6_what_the_provider_says_is_left_sets_the_rate(bus: Bus, clock: ManualClock):
+    bus.register("s", quota=Quota(rate=10, burst=1, concurrency=100), window_ms=0)
+    emit_many(bus, "s", 100)
+    bus.feedback("s", remaining=2, left_ms=1_000)
+    claimed = 0
+    for _ in range(10):
+        claimed += len(bus.claim(10).leases)
+        clock.advance(100)
+    assert claimed == 2, "two in the second that the provider allows two for, though ten are configured"
+    bus.feedback("s", remaining=1_000_000, left_ms=1_000)
+    assert [stats.learned_share for stats in bus.stats(["s"]) if stats] == [1.0], "never above what is configured"
+
+
+def test_6_nothing_left_is_a_pause_until_there_is(bus: Bus, clock: ManualClock):
+    bus.register("s", quota=Quota(concurrency=100))
+    emit_many(bus, "s", 1)
+    bus.feedback("s", remaining=0, left_ms=3_000)
+    bus.feedback("s", remaining=0, left_ms=1_000)
+    clock.advance(2_999)
+    assert bus.claim().leases == []
+    clock.advance(1)
+    assert len(bus.claim().leases) == 1
+
+
+@pytest.mark.parametrize(("remaining", "left_ms"), [(-1, 1_000), (float("nan"), 1_000), (5, 0), (5, float("inf"))])
+def test_6_a_quota_that_makes_no_sense_is_refused(bus: Bus, remaining: float, left_ms: float):
+    bus.register("s")
+    with pytest.raises(InvalidInput, match="use"):
+        bus.feedback("s", remaining, left_ms)
+
+
 # --- 7: refresh ------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import redis
 
 from sourcebus.connectors import registry
 from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
-from sourcebus.model import ChangeKind, Mode, Outcome, Signal, Source, SourceChanged
+from sourcebus.model import ChangeKind, Mode, Outcome, QuotaLeft, Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.sinks import CallbackSink
@@ -116,6 +116,27 @@ def test_429_pauses_the_source_for_the_providers_own_time(runtime: Runtime, sour
     assert (stats(runtime).reason, stats(runtime).throttled, stats(runtime).dead) == ("provider_pause", 1, 0)
     changed(runtime, "b")
     assert stats(runtime).pending == 2, "nothing is attempted during the pause"
+
+
+class MeteredConnector(FakeConnector):
+    """Whose provider says, with its next answer, what is left."""
+
+    left: QuotaLeft | None = None
+
+    def quota_left(self) -> QuotaLeft | None:
+        left, self.left = self.left, None
+        return left
+
+
+def test_what_the_provider_says_is_left_is_passed_on(runtime: Runtime):
+    made = MeteredConnector({"a": "apples", "b": "bananas"})
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake"))
+    work(runtime)
+    made.left = QuotaLeft(0, 60_000)
+    changed(runtime, "a")
+    changed(runtime, "b")
+    assert (stats(runtime).reason, stats(runtime).pending) == ("provider_pause", 1)
 
 
 @pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])

@@ -151,9 +151,9 @@ class Bus:
 
     def unregister(self, source_id: str) -> bool:
         """Forgets a source and all that is pending for it. False if it was not known."""
-        found, left = self._run("unregister", keys.encode_ref(source_id), 5_000)
+        found, left = self._run("unregister", keys.encode_ref(source_id), 2_000)
         while left:
-            _, left = self._run("unregister", "", 5_000)
+            _, left = self._run("unregister", "", 2_000)
         return bool(found)
 
     def pause(self, source_id: str) -> None:
@@ -326,6 +326,16 @@ class Bus:
         """
         epoch, promoted, reaped, polls, tokens = self._run("tick", most, int(stay_warm))
         return Ticked(epoch, promoted, reaped, polls, _tokens(tokens))
+
+    def feedback(self, source_id: str, remaining: float, left_ms: float) -> None:
+        """A provider said what is left of its quota: `remaining` units until `left_ms` from now (``RateLimit`` headers,
+        draft-ietf-httpapi-ratelimit-headers). The rate follows at once, never above the configured one; when less than one
+        unit is left, the bucket pauses until then. UnknownSource, InvalidInput."""
+        _check_positive("left_ms", left_ms)
+        if not 0 <= remaining < 1e15:
+            raise InvalidInput("remaining", f"is {remaining}", "use the number of units that are left, 0 or more")
+        if not self._run("feedback", keys.encode_ref(source_id), remaining, left_ms):
+            raise UnknownSource(source_id)
 
     # --- looking -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ dlk        hash    object → id of its dead letter
 con wt     zset    live and waiting consumers by expiry, ms
 inv        zset    unanswered invitations by expiry, ms
 wake       list    one element wakes one waiting consumer
-gone       set     numbers of removed sources whose queues are still being taken down
+gone       hash    number of a removed source that is still being taken down → how far
 =========  ======  =====================================================================
 """
 

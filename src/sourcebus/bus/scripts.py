@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, cast
@@ -56,7 +56,7 @@ class Verb:
     keys: tuple[str, ...]
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
@@ -104,7 +104,8 @@ def _numbers() -> dict[str, str]:
         names[f"{letter}_FIRST"] = str(1 + len(before.get(letter, ())))
         names[f"{letter}_LAST"] = str(len(slots))
         names[f"{letter}_BYTES"] = str(layout.size)
-    names |= {f"{parts}_FORMAT": f"'<{''.join(layouts()[part].codes for part in parts)}'" for parts in ("RT", "RX", "XT", "RXT")}
+    for parts in ("RT", "RX", "XT", "RXT"):
+        names[f"{parts}_FORMAT"] = f"'<{''.join(layouts()[part].codes for part in parts)}'"
     return names
 
 

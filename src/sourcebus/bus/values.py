@@ -249,7 +249,7 @@ def unpack_peek(packed: bytes, dead_letter: bytes) -> Peek:
     if not packed:
         return Peek("absent", 0, None, None, False, letter)
     state, _lane, attempts, _flags, at = _RECORD.unpack_from(packed)
-    match STATES[state]:
+    match STATES[int(state)]:
         case "in_flight":
             leased: tuple[Any, ...] = _LEASED.unpack_from(packed)
             return Peek("in_flight", attempts, int(leased[9]), None, bool(leased[8]), letter)
@@ -296,7 +296,9 @@ def _named(letter: str, packed: bytes, offset: int = 0) -> dict[str, float]:
     return dict(zip(layout.fields, struct.unpack_from(layout.format, packed, offset), strict=True))
 
 
-def unpack_stats(source_id: str, source: bytes, bucket: bytes, counts: bytes, oldest_ms: int, now_ms: int, consumers: int) -> SourceStats:
+def unpack_stats(
+    source_id: str, source: bytes, bucket: bytes, counts: bytes, oldest_ms: int, now_ms: int, consumers: int
+) -> SourceStats:
     """A source's and its bucket's packed records as statistics."""
     s = _named("N", counts) | _named("S", source) | _named("C", source, layouts()["S"].size + layouts()["B"].size)
     b = _named("B", bucket)

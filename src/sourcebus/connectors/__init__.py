@@ -1,11 +1,12 @@
 """Talking to one kind of source each. See `base` for what a connector is, `registry` for how it is found by name."""
 
 from sourcebus.connectors.adapters import celery_task_connector, connector_from, extract_with_task
-from sourcebus.connectors.base import Connector, Recommended, Watches
+from sourcebus.connectors.base import Connector, Metered, Recommended, Watches
 from sourcebus.connectors.registry import available, create, register
 
 __all__ = [
     "Connector",
+    "Metered",
     "Recommended",
     "Watches",
     "available",

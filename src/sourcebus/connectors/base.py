@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota
+from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota, QuotaLeft
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,16 @@ class Watches(Protocol):
         `object_ref` names: whenever a watch begins, was interrupted, or lost events. Between the first batch and the end of
         the iteration every change is covered, by its own `Change` or by such a scan.
         """
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A connector whose provider says what is left of the quota with its answers."""
+
+    def quota_left(self) -> QuotaLeft | None:
+        """What the newest answer said, once: None until the next one says it again. Called between two extractions, by the
+        thread that extracts."""
         ...
 
 

@@ -10,6 +10,7 @@ import structlog
 from sourcebus.bus import Bus, Settle
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
+from sourcebus.connectors import Metered
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.look import look, outcome_of
 from sourcebus.consumer.ports import Bindings
@@ -17,13 +18,14 @@ from sourcebus.consumer.scan import Scan
 from sourcebus.errors import (
     CatalogError,
     ConnectorError,
+    InvalidInput,
     NeedsAuth,
     SourceUnavailable,
     StorageFull,
     Throttled,
     UnknownSource,
 )
-from sourcebus.model import ChangeKind, Lease, Outcome, Version
+from sourcebus.model import ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
@@ -66,6 +68,7 @@ class Pipeline:
         self._done: list[_Done] = []
         self._done_bytes = 0
         self._first_ms = 0.0
+        self._quotas: dict[str, QuotaLeft] = {}
 
     def __call__(self, batch: Batch) -> float:
         """Works the batch off. Answers the mean milliseconds that one lease took, writing included."""
@@ -103,6 +106,8 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001  an extractor is other people's code: whatever it raises is its object's story
             self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms)
         else:
+            if isinstance(bound.connector, Metered) and (left := bound.connector.quota_left()):
+                self._quotas[lease.source_id] = left
             if not self._done:
                 self._first_ms = self._clock.monotonic_ms()
             self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms))
@@ -129,6 +134,18 @@ class Pipeline:
         else:
             self._invite(self._bus.ack(leases, service_ms=[one.service_ms for one in done]).invite)
             batch.settled(leases)
+            self._tell_quotas()
+
+    def _tell_quotas(self) -> None:
+        """What providers said is left, the newest word of each, once per group: it need not cost a call per object."""
+        quotas, self._quotas = self._quotas, {}
+        for source_id, left in quotas.items():
+            try:
+                self._bus.feedback(source_id, left.units, left.left_ms)
+            except UnknownSource:
+                pass  # removed meanwhile
+            except InvalidInput as error:
+                _log.warning("quota_not_understood", source_id=source_id, error=str(error))
 
     def _give_back(self, batch: Batch, leases: Sequence[Lease], error: CatalogError) -> None:
         """The catalog is in trouble, the objects are not: no attempt is counted, and this slot takes a break."""

@@ -9,16 +9,22 @@ local fields, owners = named_objects(2, 2)
 local answer = {}
 -- Nearly every lease ends with nothing new to do; its record is then replaced without being taken apart.
 local settled, unleased, done = {}, {}, 0
+local n, s, b
 for i = 1, #fields do
-  local field, n = fields[i], owners[i]
+  local field, raw = fields[i], records[fields[i]]
   local fence, cost, service = unpack_at('<ddd', ARGV[i * 2 + 1])
-  local s, raw = sources[n], records[field]
+  if owners[i] ~= n then
+    n = owners[i]
+    s = sources[n]
+    b = s and bucket(bucket_id(n, s))
+  end
   local state, at, claimed, est, charged, dirty, _
   if raw and type(raw) == 'string' and byte(raw) == IN_FLIGHT then
     state, _, _, _, at, claimed, est, charged, dirty = unpack_at(RX_FORMAT, raw)
   end
   if at == fence and s then
-    free_slot(n, s, est, charged, service, cost, now)
+    if not s[S_TOUCHED] then touch(n) end
+    free_slot(s, b, est, charged, service, cost, now)
     learn(s, service)
     s[S_ACKED] = s[S_ACKED] + 1
     if s[S_DEAD] > 0 then forget_dead_letter(s, field) end

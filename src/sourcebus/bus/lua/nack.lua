@@ -7,7 +7,6 @@
 -- @reply tokens settled...
 -- @keys m n src bkt r x d z w q0 q1 q2 bs dl dlk dlz wake wt inv
 local now = begin(ARGV[1])
-local LEAST_FACTOR = 1 / 64
 
 -- One 429 episode halves the learned rate once, however many calls were under way when it began (promise 6).
 local function halve(b, claimed)

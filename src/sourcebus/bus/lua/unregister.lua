@@ -24,11 +24,12 @@ if n then
     call('ZREM', ROOT .. 'bs:' .. id, n)
     touch_bucket(id, b)
   end
-  call('SADD', ROOT .. 'gone', n)
+  call('HSET', ROOT .. 'gone', n, '') -- its queue first; then how far its dead letters have been looked for
 end
 local left = tonumber(ARGV[3])
-local gone = call('SRANDMEMBER', ROOT .. 'gone')
-if gone then
+local gone = call('HRANDFIELD', ROOT .. 'gone')
+local cursor = gone and call('HGET', ROOT .. 'gone', gone)
+if cursor == '' then
   for lane = BACKFILL, MANUAL do
     while left > 0 do
       local fields = call('LPOP', ROOT .. lane_key(lane, gone), min(left, 500))
@@ -38,17 +39,15 @@ if gone then
       left = left - #fields
     end
   end
-  local cursor = '0'
-  repeat -- dead letters are few, so they go in one slice
-    local page = call('HSCAN', ROOT .. 'dlk', cursor, 'MATCH', gone .. ':*', 'COUNT', 1000)
-    cursor = page[1]
-    for i = 1, #page[2], 2 do
-      call('HDEL', ROOT .. 'dlk', page[2][i])
-      call('HDEL', ROOT .. 'dl', page[2][i + 1])
-      call('ZREM', ROOT .. 'dlz', page[2][i + 1])
-    end
-  until cursor == '0'
-  if left > 0 then call('SREM', ROOT .. 'gone', gone) end
+  if left > 0 then call('HSET', ROOT .. 'gone', gone, '0') end
+elseif cursor then
+  local page = call('HSCAN', ROOT .. 'dlk', cursor, 'MATCH', gone .. ':*', 'COUNT', left)
+  for i = 1, #page[2], 2 do
+    call('HDEL', ROOT .. 'dlk', page[2][i])
+    call('HDEL', ROOT .. 'dl', page[2][i + 1])
+    call('ZREM', ROOT .. 'dlz', page[2][i + 1])
+  end
+  if page[1] == '0' then call('HDEL', ROOT .. 'gone', gone) else call('HSET', ROOT .. 'gone', gone, page[1]) end
 end
 flush(now)
-return { found, call('SCARD', ROOT .. 'gone') }
+return { found, call('HLEN', ROOT .. 'gone') }

@@ -3,6 +3,7 @@
 local NOWHERE, IN_READY, IN_WAIT = 0, 1, 2
 local NO_REASON, WHY_TOKENS, WHY_PAUSE, WHY_CAP = 0, 1, 2, 3
 local REFRESH_TAG = -1 -- a manual refresh goes before every start tag
+local LEAST_FACTOR = 1 / 64 -- of the configured rate: something must be tried to learn that it works again
 local RECOVERY_MS = 600000 -- a halved rate is whole again after this long without a 429
 
 -- Worker time as the fair order counts it: whole microseconds, lighter for heavier sources.

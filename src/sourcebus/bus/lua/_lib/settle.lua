@@ -10,17 +10,18 @@ local function held(field, fence)
   return nil
 end
 
--- `est` and `charged` are what the claim was charged in advance, in ms and in units.
-local function free_slot(n, s, est, charged, service, cost, now)
-  local b = bucket(bucket_id(n, s))
+-- `est` and `charged` are what the claim was charged in advance, in ms and in units. The caller touches the source.
+local function free_slot(s, b, est, charged, service, cost, now)
   s[S_IN_FLIGHT] = s[S_IN_FLIGHT] - 1
   b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - 1
   if cost ~= charged and b[B_RATE] > 0 then b[B_TAT] = b[B_TAT] + (cost - charged) / rate_now(b, now) end
   s[S_FINISH] = s[S_FINISH] + work(max(service, LEAST_MS) - est, s)
-  touch(n)
 end
 
-local function end_lease(n, s, r, service, cost, now) free_slot(n, s, r[X_EST], r[X_COST], service, cost, now) end
+local function end_lease(n, s, r, service, cost, now)
+  free_slot(s, bucket(bucket_id(n, s)), r[X_EST], r[X_COST], service, cost, now)
+  touch(n)
+end
 
 local function learn(s, service)
   local seen = max(service, LEAST_MS)
