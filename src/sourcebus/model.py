@@ -89,8 +89,8 @@ class Lease(NamedTuple):
     deadline_ms: int
     version: str | None
     trace: str | None
-    slot: int
-    """The bus's own number for the source; callers pass it back untouched."""
+    field: bytes
+    """The bus's own name for the object; callers pass it back untouched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "http_hook_failed": "events were stored, but what should happen right afterwards failed; the tick makes up for it",
     "http_scrape_failed": "a part did not answer while metrics were collected",
     "invitation_not_published": "Celery's broker did not take an invitation; the tick makes up for it",
+    "quota_not_understood": "a provider's word on what is left of its quota makes no sense; it is left aside",
     "signal_not_stored_yet": "a watch could not store a change; it tries again until it is stored",
     "source_not_recovered": "a source that Redis lost could not be registered again",
     "source_recovered": "a source that Redis lost is registered again and looked through",

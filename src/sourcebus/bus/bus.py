@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -27,7 +27,6 @@ from sourcebus.bus.values import (
     Ticked,
     Vitals,
     key_of,
-    lease_field,
     pack_event,
     pack_settlement,
     unpack_dead_letter,
@@ -71,7 +70,7 @@ class Bus:
         self._client = client
         self._root = keys.root(name)
         self._clock_ms = clock_ms
-        self._names: dict[int, str] = {}
+        self._names: dict[bytes, str] = {}  # a source's number in Redis → its id
         self._epoch: int | None = None
         self._slots: dict[str, bytes] = {}  # source id → its number in Redis and a colon, as a field begins
         self._slots_epoch = -1
@@ -252,22 +251,23 @@ class Bus:
         if epoch != self._epoch:  # Redis lost its data: its numbers mean other sources now
             self._names.clear()
             self._epoch = epoch
-        fields = reply[6::2]
-        self._learn_names(fields)
-        leases = [
-            unpack_lease(self._names[int(field[: field.index(b":")])], field, packed, deadline_ms)
-            for field, packed in zip(fields, reply[7::2], strict=True)
-        ]
+        names, leases = self._names, list[Lease]()
+        for field, packed in zip(reply[6::2], reply[7::2], strict=True):
+            colon = field.index(b":")
+            if (source_id := names.get(field[:colon])) is None:
+                source_id = self._learn_names(reply[6::2])[field[:colon]]
+            leases.append(unpack_lease(source_id, field, colon + 1, packed, deadline_ms))
         return Claimed(leases, now_ms, bool(waiting), None if next_due_ms < 0 else next_due_ms, _tokens(tokens))
 
-    def _learn_names(self, fields: Sequence[bytes]) -> None:
-        unknown = sorted({int(field[: field.index(b":")]) for field in fields} - self._names.keys())
-        if not unknown:
-            return
+    def _learn_names(self, fields: Sequence[bytes]) -> Mapping[bytes, str]:
+        unknown = sorted({field[: field.index(b":")] for field in fields} - self._names.keys())
         with _redis_errors():
-            found = cast("list[bytes | None]", self._client.hmget(self._root.decode() + "names", [str(n) for n in unknown]))
+            found = cast(
+                "list[bytes | None]", self._client.hmget(self._root.decode() + "names", [number.decode() for number in unknown])
+            )
         for number, name in zip(unknown, found, strict=True):
             self._names[number] = keys.decode_ref(name) if name is not None else ""
+        return self._names
 
     def wait(self, timeout_s: float) -> bool:
         """Sleeps until something may be claimable, at most `timeout_s` seconds. True when woken."""
@@ -281,7 +281,7 @@ class Bus:
         args: list[Arg] = []
         for at, lease in enumerate(leases):
             settlement = pack_settlement(lease.fence, cost[at] if cost else 1.0, service_ms[at] if service_ms else 0.0)
-            args += (lease_field(lease), settlement)
+            args += (lease.field, settlement)
         return self._settled(self._run("ack", *args))
 
     def nack(
@@ -299,7 +299,7 @@ class Bus:
         RELEASE gives back what was never begun."""
         args: list[Arg] = []
         for lease in leases:
-            args += (lease_field(lease), lease.fence, how.value, cost, service_ms, wait_ms, keys.encode_ref(error[:500]))
+            args += (lease.field, lease.fence, how.value, cost, service_ms, wait_ms, keys.encode_ref(error[:500]))
         return self._settled(self._run("nack", *args))
 
     @staticmethod
@@ -312,7 +312,7 @@ class Bus:
         """Moves deadlines to now + `lease_ms`; False where the lease is lost. `running` is charged for its time so far."""
         args: list[Arg] = []
         for lease in leases:
-            args += (lease_field(lease), lease.fence, int(running is not None and lease.fence == running.fence))
+            args += (lease.field, lease.fence, int(running is not None and lease.fence == running.fence))
         return [bool(done) for done in self._run("extend", lease_ms, consumer, *args)]
 
     def leave(self, consumer: str, *, stay_warm: bool = False) -> tuple[int, ...]:

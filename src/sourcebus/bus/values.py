@@ -204,22 +204,18 @@ def pack_event(event: SourceChanged, at: int | None = None) -> tuple[bytes, byte
 
 
 def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
-    if not tail:
-        return None, None
     (size,) = struct.unpack_from("<H", tail)
     version, trace = tail[2 : 2 + size], tail[2 + size :]
     return version.decode("utf-8", "replace") or None, trace.decode("utf-8", "replace") or None
 
 
-def unpack_lease(source_id: str, field: bytes, packed: bytes, deadline_ms: int) -> Lease:
-    """A claim's field and record as a lease."""
+def unpack_lease(source_id: str, field: bytes, key_at: int, packed: bytes, deadline_ms: int) -> Lease:
+    """A claim's field (whose key begins at `key_at`) and record as a lease."""
     _, _, attempts, _, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
-    tail = packed[_LEASED.size :]
-    version, trace = _split_tail(tail) if tail else (None, None)
-    colon = field.index(b":")
+    version, trace = _split_tail(packed[_LEASED.size :]) if len(packed) > _LEASED.size else (None, None)
     return Lease(
         source_id,
-        field[colon + 2 :].decode("utf-8", "surrogatepass"),
+        field[key_at + 1 :].decode("utf-8", "surrogatepass"),
         KINDS[kind],
         SIGNALS[signal],
         int(fence),
@@ -230,13 +226,8 @@ def unpack_lease(source_id: str, field: bytes, packed: bytes, deadline_ms: int) 
         deadline_ms,
         version,
         trace,
-        int(field[:colon]),
+        field,
     )
-
-
-def lease_field(lease: Lease) -> bytes:
-    """The bus's own name for the lease's object."""
-    return b"%d:%s" % (lease.slot, key_of(lease.object_ref, lease.change_kind))
 
 
 def pack_settlement(fence: int, cost: float, service_ms: float) -> bytes:

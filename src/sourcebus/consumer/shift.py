@@ -44,7 +44,7 @@ class ShiftLimits:
     """The numbers of `Settings` that a shift uses, by the same names."""
 
     lease_ms: int = 30_000
-    claim_batch: int = 64
+    claim_batch: int = 128
     slow_ms: int = 250
     slice_ms: int = 15_000
     extract_timeout_ms: int = 600_000
