@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from sourcebus.bus import keys
 from sourcebus.bus.scripts import Arg, verbs
+from sourcebus.bus.standing import SourceStats, unpack_stats
 from sourcebus.bus.values import (
     Claimed,
     DeadLetter,
@@ -23,7 +24,6 @@ from sourcebus.bus.values import (
     Refreshed,
     Settle,
     Settled,
-    SourceStats,
     Ticked,
     Vitals,
     key_of,
@@ -32,7 +32,6 @@ from sourcebus.bus.values import (
     unpack_dead_letter,
     unpack_lease,
     unpack_peek,
-    unpack_stats,
 )
 from sourcebus.errors import BusUnavailable, InvalidInput, UnknownSource
 from sourcebus.model import MAX_ID_BYTES, WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
@@ -44,6 +43,9 @@ MOST_LEASES = 1_000
 
 _SLICE = 250
 """Events per script call, so that other clients wait for milliseconds only."""
+
+_FIRST_DUE = 500
+"""So many of the delayed objects are looked at to say how long a source's window or back-off still lasts."""
 
 
 @contextmanager
@@ -319,22 +321,45 @@ class Bus:
 
     def stats(self, source_ids: Sequence[str]) -> list[SourceStats | None]:
         """How sources stand, in the order asked; None for unknown ones."""
-        result: list[SourceStats | None] = []
+        found: list[tuple[str, bytes | None, bytes | None, int, int, int]] = []
         for start in range(0, len(source_ids), 200):
             part = source_ids[start : start + 200]
             now_ms, consumers, _ticked, *rest = self._run("inspect", *map(keys.encode_ref, part))
-            for at, source_id in enumerate(part):
-                source, bucket, oldest_ms = rest[3 * at : 3 * at + 3]
-                if source is None or bucket is None:
-                    result.append(None)
-                else:
-                    result.append(unpack_stats(source_id, source, bucket, oldest_ms, now_ms, consumers))
-        return result
+            found += [(source_id, *rest[3 * at : 3 * at + 3], now_ms, consumers) for at, source_id in enumerate(part)]
+        waiting, next_due_ms = self._waiting_and_next_due(found[-1][4] if found else 0)
+        return [
+            unpack_stats(
+                source_id,
+                source,
+                bucket,
+                oldest_ms,
+                now_ms,
+                next_due_ms=next_due_ms.get(source_id),
+                consumers=consumers,
+                waiting=waiting,
+            )
+            if source is not None and bucket is not None
+            else None
+            for source_id, source, bucket, oldest_ms, now_ms, consumers in found
+        ]
+
+    def _waiting_and_next_due(self, now_ms: int) -> tuple[int, dict[str, int]]:
+        """How many consumers wait for work; and when, ms, the first delayed object of each source is due, for the sources
+        of the objects that are due first."""
+        root = self._root.decode()
+        with _redis_errors():
+            waiting = self._client.zcount(root + "wt", now_ms, "+inf")
+            first = cast("list[tuple[bytes, float]]", self._client.zrange(root + "d", 0, _FIRST_DUE - 1, withscores=True))
+            due_ms: dict[bytes, int] = {}
+            for field, at_ms in first:
+                due_ms.setdefault(field[: field.index(b":")], int(at_ms))
+            names = cast("list[bytes | None]", self._client.hmget(root + "names", list(due_ms))) if due_ms else []
+        return waiting, {keys.decode_ref(name): at_ms for name, at_ms in zip(names, due_ms.values(), strict=True) if name}
 
     def vitals(self) -> Vitals:
         """Who works here, by the bus's clock."""
         now_ms, consumers, ticked_ms = self._run("inspect")
-        return Vitals(now_ms, consumers, ticked_ms or None)
+        return Vitals(now_ms, consumers, self._waiting_and_next_due(now_ms)[0], ticked_ms or None)
 
     def source_ids(self) -> list[str]:
         """Every source that the bus knows, unordered."""

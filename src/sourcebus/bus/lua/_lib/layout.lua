@@ -5,10 +5,10 @@
 --   clock, raw: the bus's guarded time and the server's, ms · v: virtual time of the fair order, µs of work
 --   fence: last lease number · wheel, wheel_end: oldest and newest second in the cooling wheel, 0 = empty
 --   next_wake: when the waiting consumer means to look again, ms · ticked: when housekeeping was done last, ms
--- @struct S d bucket paused weight window max_attempts backoff backoff_cap max_pending cost live_weight refresh poll n0 n1 n2 delayed in_flight finish est turn refreshed accepted merged claimed acked nacked reaped died dead overflowed reruns throttled service
+-- @struct S d bucket paused weight window max_attempts backoff backoff_cap max_pending cost live_weight refresh poll n0 n1 n2 delayed in_flight finish est turn refreshed accepted merged claimed acked nacked reaped died dead overflowed reruns throttled service w_window
 --   n0 n1 n2: ready records per lane (backfill, live, manual) · finish: SFQ finish tag, µs of work · est: expected service, ms
 --   dead: dead letters now · the rest are all-time counters; service is the sum of service times, ms
--- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at
+-- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at w_tokens w_pause w_cap w_worker
 --   shared: 1 where several sources may draw from it · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
 --   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua
 -- @struct R BBBBBBddd state lane kind signal attempts flags since observed at
