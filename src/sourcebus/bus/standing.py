@@ -139,7 +139,7 @@ def in_words(state: str, reason: str, left_s: float | None, *, in_flight: int, c
         case "cap":
             return f"{_and_runs(in_flight)}at its cap of {cap}"
         case "workers_busy" if in_flight:
-            return "running; more is ready, no worker is free"
+            return "running; no worker is free for more"
         case "workers_busy":
             return "ready, no worker is free"
         case "tokens":
