@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from sourcebus.cli.top.figures import Looker, Picture
+    from sourcebus.cli.top.figures import Looker, Picture, Row
     from sourcebus.cli.top.watcher import Seen, Watcher
 
 _KEYS_S = 0.1
@@ -122,18 +122,21 @@ def _as_json(picture: Picture, sort: str) -> JsonObject:
         "housekeeping": from_ms(vitals.ticked_ms).isoformat() if vitals.ticked_ms else None,
         "claims_per_s": picture.claims_per_s,
         "acks_per_s": picture.acks_per_s,
-        "items": [
-            asdict(row.stats)
-            | {
-                "why": row.why,
-                "left_s": row.stats.left_s,
-                "oldest_due_s": row.stats.oldest_due_s,
-                "acks_per_s": row.acks_per_s,
-                "waited_share": dict(row.waited),
-            }
-            for row in ordered(picture, sort)
-        ],
+        "items": [_item(row) for row in ordered(picture, sort)],
         "next": None,
+    }
+
+
+def _item(row: Row) -> JsonObject:
+    stats = asdict(row.stats)
+    return {
+        "id": stats.pop("source_id"),
+        "why": row.why,
+        "left_s": row.stats.left_s,
+        "oldest_due_s": row.stats.oldest_due_s,
+        "acks_per_s": row.acks_per_s,
+        "waited_share": dict(row.waited),
+        **stats,
     }
 
 
@@ -177,7 +180,7 @@ def _lines(seen: Seen, failing: str, sort: str, width: int, height: int, every_s
     if seen.picture is None:
         return nothing_yet(failing, width)
     old = duration(seen.age_s(time.monotonic())) if failing else ""
-    foot = f"by {sort} · every {duration(every_s)} · {keys}"
+    foot = f"by {sort} · every {duration(seen.next_s(every_s))} · {keys}"
     return draw(seen.picture, sort, width, height, said=failing, old=old, foot=foot)
 
 

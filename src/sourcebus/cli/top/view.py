@@ -81,7 +81,7 @@ def _rate(row: Row) -> Text:
 
 
 def _per_s(rate: float) -> str:
-    return f"{rate:.1f}" if rate < 10 else compact(rate)
+    return f"{rate:.1f}" if 0 < rate < 10 else compact(rate)
 
 
 def _learned(row: Row) -> Text:
@@ -149,7 +149,7 @@ def _widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], width: i
 
 
 def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:
-    line = Text(no_wrap=True, overflow="crop")
+    line = Text()
     for at, (cell, column, width) in enumerate(zip(cells, columns, widths, strict=True)):
         cell.truncate(width, overflow="ellipsis")
         gap = " " * (width - cell.cell_len)
@@ -199,10 +199,15 @@ def banner(said: str, old: str, width: int | None) -> list[Text]:
 
 
 def _fitted(words: str, style: str, width: int | None) -> Text:
-    text = Text(words, style, no_wrap=True)
+    return _cut(Text(words, style), width)
+
+
+def _cut(line: Text, width: int | None) -> Text:
+    """One line on the screen, whatever it holds."""
+    line.no_wrap = True
     if width is not None:
-        text.truncate(width, overflow="ellipsis")
-    return text
+        line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def _workers(picture: Picture) -> Text:
@@ -229,7 +234,7 @@ def _flow(parts: Iterable[Text], width: int | None) -> list[Text]:
         if lines and (width is None or lines[-1].cell_len + 3 + part.cell_len <= width):
             lines[-1].append(" · ", "bright_black").append_text(part)
         else:
-            lines.append(Text(no_wrap=True, overflow="ellipsis").append_text(part))
+            lines.append(Text().append_text(part))
     return lines
 
 
@@ -248,6 +253,8 @@ def draw(
 ) -> list[Text]:
     """All lines, at most `height`; None: all sources."""
     lines = [*(banner(said, old, width) if said else []), *head(picture, width, said)]
+    if height is not None:
+        lines = lines[: max(1, height // 2)]
     rows = ordered(picture, sort)
     if not rows:
         return [*lines, Text("no source is known to the bus", "dim")]
@@ -260,11 +267,11 @@ def draw(
         words = f"and {len(rest):,} more: " + ", ".join(
             [f"{sums['pending']:,} pending", f"{sums['in_flight']:,} running", f"{sums['dead']:,} dead"]
         )
-        lines.append(_fitted(words, "italic", width))
+        lines.append(Text(words, "italic"))
     if foot:
         lines += [Text()] * max(0, (height or 0) - len(lines) - 1)
-        lines.append(_fitted(foot, "bright_black", width))
-    return lines if height is None else lines[:height]
+        lines.append(Text(foot, "bright_black"))
+    return [_cut(line, width) for line in lines[:height]]
 
 
 def nothing_yet(said: str, width: int | None) -> list[Text]:

@@ -14,6 +14,10 @@ _REST = 9
 """Looking takes at most a tenth of the time, so that a bus of very many sources has other things to do."""
 
 
+_AGAIN_S = 1.0
+"""A bus that does not answer is asked again this soon."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The newest picture, when it was asked for (`time.monotonic`), and why the look after it failed ("": it did not)."""
@@ -26,11 +30,15 @@ class Seen:
     def age_s(self, now_s: float) -> float:
         return now_s - self.at_s
 
+    def next_s(self, every_s: float) -> float:
+        """Seconds from one look to the next."""
+        return max(every_s, (1 + _REST) * self.took_s)
+
     def failing(self, every_s: float, now_s: float) -> str:
         """Why this is not of now, "" while it is. Silence counts as failing soon, long before a time limit ends it."""
         if self.failure or self.picture is None:
             return self.failure
-        patience_s = max(3.0, 3 * every_s, 2 * (1 + _REST) * self.took_s)
+        patience_s = max(3.0, 3 * self.next_s(every_s))
         silent_s = self.age_s(now_s)
         return f"no word for {duration(silent_s)}" if silent_s > patience_s else ""
 
@@ -61,5 +69,5 @@ class Watcher:
                 self.newest = Seen(self.newest.picture, self.newest.at_s, self.newest.took_s, visible(str(error)))
             else:
                 self.newest = Seen(picture, began_s, time.monotonic() - began_s)
-            took_s = time.monotonic() - began_s
-            self._stop.wait(max(self._every_s - took_s, _REST * took_s if not self.newest.failure else 0.2))
+            pause_s = self.newest.next_s(self._every_s) if not self.newest.failure else _AGAIN_S
+            self._stop.wait(max(0.0, pause_s - (time.monotonic() - began_s)))
