@@ -1,4 +1,4 @@
-"""`sourcebus top` as a process of its own: over a real server with a source in each state, in a pipe and in a pseudo-terminal."""
+"""`sourcebus top` as a process: over a real server with a source in each state, in a pipe and in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_server_that_goes_is_told_and_what_was_seen_is_old(settings: Settings,
         terminal = Terminal(environment(settings, url))
         try:
             terminal.until("bus answers")
-            client.shutdown(nosave=True)
+            client.shutdown(nosave=True)  # pyright: ignore[reportUnknownMemberType]
             terminal.until(r"THE BUS DOES NOT ANSWER: these figures are [\d.]+ s old")
             terminal.until("these figures are [2-9] s old")
             assert terminal.process.poll() is None, "it goes on trying"

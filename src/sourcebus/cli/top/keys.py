@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import termios
@@ -10,7 +11,10 @@ import time
 import tty
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+_SEQUENCE: Final = re.compile(rb"\x1b(\[[0-9;]*[A-Za-z~]|O?[ -~]|$)")
+"""What an arrow or a function key sends: it holds letters that nobody typed."""
 
 
 class Keys:
@@ -51,4 +55,4 @@ class Keys:
             return "q"
         if not typed:
             return "q"
-        return "" if typed.startswith(b"\x1b") else typed.decode("ascii", "ignore")  # an arrow key holds letters
+        return _SEQUENCE.sub(b"", typed).decode("ascii", "ignore")
