@@ -57,7 +57,8 @@ def status(
 
 
 def _notes(row: Mapping[str, Any]) -> str:
-    notes = [str(row[name]) for name in ("why", "error") if row.get(name)]
+    notes = [row["why"]] if row["state"] != "idle" else []
+    notes += [str(row["error"])] if row.get("error") else []
     if row.get("held"):
         notes.append(f"held: {row['held']}")
     if progress := row.get("progress"):

@@ -87,12 +87,12 @@ def _plain(looker: Looker, every_s: float, sort: str) -> None:
         shown: object = None
         while not told:
             seen = watcher.newest
-            if seen is not shown and (seen.picture or seen.failure):
-                shown = seen
-                at = from_ms(int(time.time() * 1000)).isoformat(timespec="seconds")
-                say(f"--- {at}")
-                if seen.failure or seen.picture is None:  # figures that were written before are not written again
-                    _print(console, nothing_yet(seen.failure, None))
+            failing = seen.failing(every_s, time.monotonic())
+            if (seen, bool(failing)) != shown and (seen.picture or failing):
+                shown = seen, bool(failing)
+                say(f"--- {from_ms(int(time.time() * 1000)).isoformat(timespec='seconds')}")
+                if failing or seen.picture is None:  # figures that were written before are not written again
+                    _print(console, nothing_yet(failing, None))
                 else:
                     _print(console, draw(seen.picture, sort, None, _PLAIN_ROWS))
                 sys.stdout.flush()

@@ -167,7 +167,11 @@ def head(picture: Picture, width: int | None, said: str = "") -> list[Text]:
     """Who works here and what is going on in total. `said`: why this is not of now; it is dimmed then, and without rates."""
     vitals, totals = picture.vitals, _totals(picture.rows)
     parts = [Text("bus answers", "green")] if not said else []
-    parts += [_workers(picture), Text(f"{len(picture.rows):,} sources"), Text(f"{totals['pending']:,} pending")]
+    parts += [
+        _workers(picture),
+        Text(f"{len(picture.rows):,} source{'s' * (len(picture.rows) != 1)}"),
+        Text(f"{totals['pending']:,} pending"),
+    ]
     parts.append(Text(f"{totals['in_flight']:,} running"))
     for rate, name in ((picture.claims_per_s, "claims"), (picture.acks_per_s, "acks")):
         parts.append(Text("– " if rate is None or said else f"{_per_s(rate)} ").append(f"{name}/s"))
@@ -214,7 +218,7 @@ def _workers(picture: Picture) -> Text:
     vitals = picture.vitals
     if not vitals.consumers:
         return Text(" NO WORKER IS RUNNING ", "bold white on red")
-    seen = f"{vitals.consumers} worker{'s' if vitals.consumers > 1 else ''} seen"
+    seen = f"{vitals.consumers} worker{'s' * (vitals.consumers != 1)} seen"
     return Text(f"{seen}, {vitals.waiting or 'none'} free", "green" if vitals.waiting else "yellow")
 
 

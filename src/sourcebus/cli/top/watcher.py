@@ -18,7 +18,7 @@ _AGAIN_S = 1.0
 """A bus that does not answer is asked again this soon."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Seen:
     """The newest picture, when it was asked for (`time.monotonic`), and why the look after it failed ("": it did not)."""
 
