@@ -85,6 +85,7 @@ class Desk:
             "mode": source.mode.value,
             "state": stats.state if stats else "unknown",
             "reason": stats.reason if stats else "the bus does not know it yet",
+            "why": stats.why if stats else "the bus does not know it yet",
             "until": from_ms(stats.until_ms).isoformat() if stats and stats.until_ms else None,
             "pending": stats.pending if stats else None,
             "in_flight": stats.in_flight if stats else None,
@@ -207,7 +208,12 @@ class Desk:
         quiet_s = None if ticked is None else (vitals.now_ms - ticked) / 1000
         return [
             Check("redis", True, "answers"),
-            Check("worker", vitals.consumers > 0, f"{vitals.consumers} consumers live", "celery -A sourcebus.worker worker"),
+            Check(
+                "worker",
+                vitals.consumers > 0,
+                f"{vitals.consumers} consumers live, {vitals.waiting} waiting for work",
+                "celery -A sourcebus.worker worker",
+            ),
             Check(
                 "beat",
                 quiet_s is not None and quiet_s * 1000 < _SEEN_WITHIN_MS,

@@ -79,6 +79,31 @@ REAPED: Final = Metric("sourcebus_leases_lost_total", "counter", "leases that ra
 OVERFLOWED: Final = Metric(
     "sourcebus_overflows_total", "counter", "times that a list of pending objects became one rescan", _SOURCE
 )
+RERUNS: Final = Metric(
+    "sourcebus_reruns_total", "counter", "objects looked at once more because a change came while they were in flight", _SOURCE
+)
+THROTTLED: Final = Metric(
+    "sourcebus_throttled_total", "counter", "leases that ended in a provider's 429, which pauses", _SOURCE
+)
+WAITED: Final = Metric(
+    "sourcebus_waited_seconds_total",
+    "counter",
+    "time with work that could not run, by reason (tokens, provider_pause, cap, window, no_worker); "
+    "window is added up over objects",
+    ("source", "reason"),
+)
+HELD_BACK: Final = Metric(
+    "sourcebus_source_held_back",
+    "gauge",
+    "1 for what holds the source's work back now: tokens, provider_pause, cap, window_or_backoff (its own gates), "
+    "no_worker, workers_busy (want of workers) or paused",
+    ("source", "reason"),
+)
+LEARNED: Final = Metric(
+    "sourcebus_learned_rate_share", "gauge", "share of its configured rate that the source uses; below 1 after a 429", _SOURCE
+)
+CONSUMERS: Final = Metric("sourcebus_consumers", "gauge", "live consumers: worker slots that work or wait for work")
+WAITING: Final = Metric("sourcebus_waiting_consumers", "gauge", "consumers that wait for work")
 OBJECTS: Final = Metric(
     "sourcebus_catalog_objects",
     "gauge",
@@ -106,6 +131,13 @@ METRICS: Final[tuple[Metric, ...]] = (
     NACKED,
     REAPED,
     OVERFLOWED,
+    RERUNS,
+    THROTTLED,
+    WAITED,
+    HELD_BACK,
+    LEARNED,
+    CONSUMERS,
+    WAITING,
     OBJECTS,
     DOCUMENTS,
 )

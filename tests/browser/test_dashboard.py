@@ -100,6 +100,23 @@ def test_sources_are_shown_with_state_and_numbers_and_follow_without_a_reload(
     page.locator("#sources > li", has_text="1,234").wait_for()
 
 
+def test_a_source_that_lacks_workers_and_one_at_its_gate_look_different(
+    http: httpx.Client, runtime: Runtime, folder: Path, open_page: Open
+) -> None:
+    for name in ("gated", "lacking"):
+        runtime.sources.add(Source(name, "filesystem", {"root": str(folder)}))
+    for lease in runtime.bus.claim(10).leases:
+        if lease.source_id == "gated":
+            runtime.bus.nack([lease], how=Settle.THROTTLED, wait_ms=3_000_000)
+        else:
+            runtime.bus.nack([lease], how=Settle.RELEASE)
+    page = open_page(address(http))
+    page.locator("#sources > li", has_text="gated").filter(has_text="provider said wait, 50 min").wait_for()
+    page.locator("#sources > li", has_text="lacking").filter(has_text="ready, no worker is free").wait_for()
+    chips = [page.locator("#sources > li", has_text=name).locator(".chip").inner_text() for name in ("gated", "lacking")]
+    assert chips == ["waiting", "waiting for a worker"]
+
+
 def test_progress_says_done_total_rate_and_time_left(http: httpx.Client, filled: Runtime, open_page: Open) -> None:
     began = filled.clock.now_ms() - 10_000
     filled.bus.emit([SourceChanged("docs", f"{number}.md") for number in range(500)])

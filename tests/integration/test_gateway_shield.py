@@ -14,9 +14,10 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from sourcebus import telemetry
-from sourcebus.bus import SourceStats
+from sourcebus.bus import WAITED, Settle, SourceStats
 from sourcebus.gateway import create_app
 from sourcebus.gateway.problems import TITLES
+from sourcebus.model import Quota, SourceChanged
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 
@@ -142,6 +143,23 @@ def test_metrics_tell_of_the_bus_and_the_catalog(http: httpx.Client, runtime: Ru
     assert found["sourcebus_http_requests_total"]["POST", "/v1/events", "202"] == 1
 
 
+def test_metrics_tell_what_holds_a_source_back_and_whether_anybody_works(http: httpx.Client, runtime: Runtime) -> None:
+    bus = runtime.bus
+    for name, quota in {"gated": Quota(rate=0.001, burst=1), "told": Quota(rate=5, burst=5), "waiting": Quota()}.items():
+        bus.register(name, quota=quota)
+        bus.emit([SourceChanged(name, "a"), SourceChanged(name, "b")])
+    for lease in bus.claim(3, consumer="c").leases:
+        if lease.source_id == "told":
+            bus.nack([lease], how=Settle.THROTTLED, wait_ms=60_000)
+    found = samples(http.get("/metrics").text)
+    held = {labels for labels, value in found["sourcebus_source_held_back"].items() if value}
+    assert held == {("tokens", "gated"), ("provider_pause", "told"), ("workers_busy", "waiting")}  # labels by their names
+    assert (found["sourcebus_consumers"], found["sourcebus_waiting_consumers"]) == ({(): 1}, {(): 0})
+    assert found["sourcebus_throttled_total"]["told",] == 1 and found["sourcebus_reruns_total"]["told",] == 0
+    assert 0.5 <= found["sourcebus_learned_rate_share"]["told",] < 0.6 and found["sourcebus_learned_rate_share"]["gated",] == 1
+    assert {reason for reason, _ in found["sourcebus_waited_seconds_total"]} == set(WAITED)
+
+
 def test_every_declared_metric_is_there_and_no_other(http: httpx.Client, docs: str) -> None:
     http.get("/healthz")
     names = set(re.findall(r"^# TYPE (\S+)", http.get("/metrics").text, re.MULTILINE))
@@ -166,6 +184,7 @@ def test_past_the_limit_sources_share_one_label(settings: Settings, serve: Serve
     assert set(found["sourcebus_in_flight_objects"]) == {("s0",), ("s1",), ("(other)",)}
     assert found["sourcebus_source_state"]["(other)", "idle"] == 3
     assert found["sourcebus_sources"] == {(): 5}
+    assert found["sourcebus_learned_rate_share"]["(other)",] == 1, "the least of them, not their sum"
 
 
 def test_a_part_that_does_not_answer_has_no_metrics_rather_than_old_ones(settings: Settings, serve: Serve) -> None:

@@ -5,6 +5,7 @@ every transition is a Lua verb in ``lua/``, one file each.
 """
 
 from sourcebus.bus.bus import MOST_EVENTS, MOST_LEASES, Bus
+from sourcebus.bus.standing import COUNTED_AS, REASONS, WAITED, SourceStats
 from sourcebus.bus.values import (
     Claimed,
     DeadLetter,
@@ -13,14 +14,16 @@ from sourcebus.bus.values import (
     Refreshed,
     Settle,
     Settled,
-    SourceStats,
     Ticked,
     Vitals,
 )
 
 __all__ = [
+    "COUNTED_AS",
     "MOST_EVENTS",
     "MOST_LEASES",
+    "REASONS",
+    "WAITED",
     "Bus",
     "Claimed",
     "DeadLetter",

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from sourcebus.bus import keys
 from sourcebus.bus.scripts import Arg, verbs
+from sourcebus.bus.standing import SourceStats, unpack_stats
 from sourcebus.bus.values import (
     Claimed,
     DeadLetter,
@@ -23,7 +24,6 @@ from sourcebus.bus.values import (
     Refreshed,
     Settle,
     Settled,
-    SourceStats,
     Ticked,
     Vitals,
     key_of,
@@ -32,7 +32,6 @@ from sourcebus.bus.values import (
     unpack_dead_letter,
     unpack_lease,
     unpack_peek,
-    unpack_stats,
 )
 from sourcebus.errors import BusUnavailable, InvalidInput, UnknownSource
 from sourcebus.model import MAX_ID_BYTES, WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
@@ -44,6 +43,9 @@ MOST_LEASES = 1_000
 
 _SLICE = 250
 """Events per script call, so that other clients wait for milliseconds only."""
+
+_FIRST_DUE = 500
+"""So many of the delayed objects are looked at to say how long a source's window or back-off still lasts."""
 
 
 @contextmanager
@@ -341,22 +343,41 @@ class Bus:
 
     def stats(self, source_ids: Sequence[str]) -> list[SourceStats | None]:
         """How sources stand, in the order asked; None for unknown ones."""
+        next_due_ms = self._next_due()
         result: list[SourceStats | None] = []
         for start in range(0, len(source_ids), 200):
             part = source_ids[start : start + 200]
-            now_ms, consumers, _ticked, *rest = self._run("inspect", *map(keys.encode_ref, part))
-            for at, source_id in enumerate(part):
-                source, bucket, counts, oldest_ms = rest[4 * at : 4 * at + 4]
-                if source is None or bucket is None:
-                    result.append(None)
-                else:
-                    result.append(unpack_stats(source_id, source, bucket, counts, oldest_ms, now_ms, consumers))
+            now_ms, consumers, waiting, _ticked, *rest = self._run("inspect", *map(keys.encode_ref, part))
+            for source_id, stored, oldest_ms in zip(part, rest[0::2], rest[1::2], strict=True):
+                result.append(
+                    stored
+                    and unpack_stats(
+                        source_id,
+                        stored,
+                        oldest_ms,
+                        now_ms,
+                        next_due_ms=next_due_ms.get(source_id),
+                        consumers=consumers,
+                        waiting=waiting,
+                    )
+                )
         return result
+
+    def _next_due(self) -> dict[str, int]:
+        """When, ms, the first delayed object of each source is due, for the sources of the objects that are due first."""
+        root = self._root.decode()
+        with _redis_errors():
+            first = cast("list[tuple[bytes, float]]", self._client.zrange(root + "d", 0, _FIRST_DUE - 1, withscores=True))
+            due_ms: dict[bytes, int] = {}
+            for field, at_ms in first:
+                due_ms.setdefault(field[: field.index(b":")], int(at_ms))
+            names = cast("list[bytes | None]", self._client.hmget(root + "names", list(due_ms))) if due_ms else []
+        return {keys.decode_ref(name): at_ms for name, at_ms in zip(names, due_ms.values(), strict=True) if name}
 
     def vitals(self) -> Vitals:
         """Who works here, by the bus's clock."""
-        now_ms, consumers, ticked_ms = self._run("inspect")
-        return Vitals(now_ms, consumers, ticked_ms or None)
+        now_ms, consumers, waiting, ticked_ms = self._run("inspect")
+        return Vitals(now_ms, consumers, waiting, ticked_ms or None)
 
     def source_ids(self) -> list[str]:
         """Every source that the bus knows, unordered."""

@@ -1,4 +1,4 @@
-"""What the bus answers with, and how a lease or a source's record is unpacked."""
+"""What the bus answers with, and how a lease or an object's record is unpacked. How a source stands: `standing`."""
 
 from __future__ import annotations
 
@@ -95,10 +95,11 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """The bus's time, its live consumers, and when housekeeping was done last (None: never)."""
+    """The bus's time, its live consumers, how many of them wait for work, and when housekeeping was done last (None: never)."""
 
     now_ms: int
     consumers: int
+    waiting: int
     ticked_ms: int | None
 
 
@@ -142,40 +143,6 @@ class Peek:
     at_ms: int | None
     dirty: bool
     dead_letter: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceStats:
-    """How a source stands. `state`: idle, ready, waiting (until `until_ms`) or blocked; `reason` says why it is not running:
-    tokens, provider_pause, window_or_backoff, cap, paused, no_worker. `tokens` in units (None: unlimited), below zero in debt.
-    `oldest_due_ms` is when the oldest ready signal was stored. The counters are all-time; `service_ms`
-    is a mean; `now_ms` is the bus's time."""
-
-    source_id: str
-    state: str
-    reason: str
-    until_ms: int | None
-    pending: int
-    live: int
-    backfill: int
-    manual: int
-    delayed: int
-    in_flight: int
-    dead: int
-    oldest_due_ms: int | None
-    tokens: float | None
-    accepted: int
-    merged: int
-    claimed: int
-    acked: int
-    nacked: int
-    reaped: int
-    throttled: int
-    reruns: int
-    overflowed: int
-    service_ms: float
-    learned_share: float
-    now_ms: int
 
 
 def _utc(at_ms: int) -> str:
@@ -264,63 +231,4 @@ def unpack_dead_letter(
         error.decode("utf-8", "replace"),
         since,
         died,
-    )
-
-
-def _reason(s: dict[str, float], b: dict[str, float], pending: int, consumers: int) -> tuple[str, str]:
-    if s["paused"]:
-        return "blocked", "paused"
-    ready = s["n0"] + s["n1"] + s["n2"]
-    if not pending:
-        return ("ready", "") if s["in_flight"] else ("idle", "")
-    if not ready:
-        return "waiting", "window_or_backoff"
-    if int(b["where"]) == 2:
-        return "waiting", "provider_pause" if int(b["why"]) == 2 else "tokens"
-    if int(b["why"]) == 3:
-        return "blocked", "cap"
-    return "ready", "" if consumers else "no_worker"
-
-
-def _named(letter: str, packed: bytes, offset: int = 0) -> dict[str, float]:
-    layout = layouts()[letter]
-    return dict(zip(layout.fields, struct.unpack_from(layout.format, packed, offset), strict=True))
-
-
-def unpack_stats(
-    source_id: str, source: bytes, bucket: bytes, counts: bytes, oldest_ms: int, now_ms: int, consumers: int
-) -> SourceStats:
-    """A source's and its bucket's packed records as statistics."""
-    s = _named("N", counts) | _named("S", source) | _named("C", source, layouts()["S"].size + layouts()["B"].size)
-    b = _named("B", bucket)
-    pending = int(s["n0"] + s["n1"] + s["n2"] + s["delayed"])
-    state, reason = _reason(s, b, pending, consumers)
-    tokens = b["burst"] - max(0.0, b["tat"] - now_ms) * b["rate"] if b["rate"] else None
-    settled = s["acked"] + s["nacked"]
-    return SourceStats(
-        source_id=source_id,
-        state=state,
-        reason=reason,
-        until_ms=int(b["at"]) if reason in ("tokens", "provider_pause") else None,
-        pending=pending,
-        live=int(s["n1"]),
-        backfill=int(s["n0"]),
-        manual=int(s["n2"]),
-        delayed=int(s["delayed"]),
-        in_flight=int(s["in_flight"]),
-        dead=int(s["dead"]),
-        oldest_due_ms=oldest_ms if oldest_ms >= 0 else None,
-        tokens=tokens,
-        accepted=int(s["accepted"]),
-        merged=int(s["merged"]),
-        claimed=int(s["claimed"]),
-        acked=int(s["acked"]),
-        nacked=int(s["nacked"]),
-        reaped=int(s["reaped"]),
-        throttled=int(s["throttled"]),
-        reruns=int(s["reruns"]),
-        overflowed=int(s["overflowed"]),
-        service_ms=s["service"] / settled if settled else 0.0,
-        learned_share=b["factor"],
-        now_ms=now_ms,
     )

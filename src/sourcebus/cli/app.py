@@ -13,6 +13,7 @@ import typer
 from sourcebus.cli import dead_letters, events, look, serve, source
 from sourcebus.cli.place import NotRunning
 from sourcebus.cli.terminal import complain, visible
+from sourcebus.cli.top import top
 from sourcebus.cli.up.command import up
 from sourcebus.errors import BusUnavailable, CatalogUnavailable, InvalidInput, NeedsAuth, SourcebusError, StorageFull
 
@@ -37,6 +38,7 @@ app.command(rich_help_panel=_SOURCES)(events.emit)
 app.command(rich_help_panel=_SOURCES)(events.refresh)
 app.add_typer(dead_letters.app, name="dlq", rich_help_panel=_SOURCES)
 app.command(rich_help_panel=_LOOK)(look.status)
+app.command(rich_help_panel=_LOOK)(top)
 app.command(rich_help_panel=_LOOK)(look.search)
 app.command(rich_help_panel=_LOOK)(look.why)
 app.command(rich_help_panel=_LOOK)(look.verify)

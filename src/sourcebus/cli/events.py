@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sourcebus.cli.place import DataOption, JsonOption, opened
-from sourcebus.cli.terminal import complain, duration, say, say_json, visible
+from sourcebus.cli.terminal import complain, say, say_json, visible
+from sourcebus.clock import duration
 from sourcebus.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from sourcebus.cli.place import DataOption, JsonOption, opened
-from sourcebus.cli.terminal import ago, complain, duration, say, say_json, say_table, say_text, snippet, styled, visible
+from sourcebus.cli.terminal import ago, complain, say, say_json, say_table, say_text, snippet, styled, visible
+from sourcebus.clock import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +57,8 @@ def status(
 
 
 def _notes(row: Mapping[str, Any]) -> str:
-    notes = [str(row[name]) for name in ("reason", "error") if row.get(name)]
+    notes = [row["why"]] if row["state"] != "idle" else []
+    notes += [str(row["error"])] if row.get("error") else []
     if row.get("held"):
         notes.append(f"held: {row['held']}")
     if progress := row.get("progress"):

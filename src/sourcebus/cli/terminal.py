@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sourcebus.clock import duration
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -118,12 +120,3 @@ def ago(value: Any, now: datetime | None = None) -> str:
     else:
         at = datetime.fromtimestamp(float(value) / 1000, UTC)
     return f"{duration(((now or datetime.now(UTC)) - at).total_seconds())} ago"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``0.4 s``, ``42 s``, ``3 min``, ``5 h``, ``2 d``."""
-    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (36 * 3600, "h", 3600)):
-        if seconds < limit:
-            count = seconds / size
-            return f"{count:.1f} {unit}" if 0 < count < 2 else f"{max(count, 0):.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"

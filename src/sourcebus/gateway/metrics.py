@@ -6,6 +6,7 @@ Workers have no port to scrape: what they do is counted in the bus, so any one g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import add
 from typing import Final
 
 import structlog
@@ -14,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from sourcebus import telemetry
-from sourcebus.bus import SourceStats
+from sourcebus.bus import REASONS, SourceStats
 from sourcebus.errors import SourcebusError
 from sourcebus.runtime import Runtime
 from sourcebus.telemetry import Metric
@@ -25,7 +26,8 @@ Row = tuple[Metric, tuple[str, ...], float]
 """A metric, its labels (the source first, if it has any) and its value."""
 
 _LARGEST: Final = (telemetry.OLDEST_DUE, telemetry.SERVICE)
-"""Of several sources under one label the largest value is told; of all other metrics the sum."""
+_SMALLEST: Final = (telemetry.LEARNED,)
+"""Of several sources under one label the largest or the smallest value is told; of all other metrics the sum."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,11 +71,12 @@ class _Parts(Collector):
             return None
 
     def _bus_rows(self) -> list[Row]:
-        now_ms = self._runtime.clock.now_ms()
         ids = sorted(self._runtime.bus.source_ids())
         label = self._labels(ids)
         stats = [stat for stat in self._runtime.bus.stats(ids) if stat is not None]
-        rows = [row for stat in stats for row in _rows_of(stat, label(stat.source_id), now_ms)]
+        rows = [row for stat in stats for row in _rows_of(stat, label(stat.source_id))]
+        vitals = self._runtime.bus.vitals()
+        rows += [(telemetry.CONSUMERS, (), vitals.consumers), (telemetry.WAITING, (), vitals.waiting)]
         return [(telemetry.SOURCES, (), float(len(ids))), *rows]
 
     def _catalog_rows(self) -> list[Row]:
@@ -91,17 +94,20 @@ class _Parts(Collector):
         return lambda source_id: source_id if source_id in own else telemetry.REST
 
 
-def _rows_of(stat: SourceStats, source: str, now_ms: int) -> Iterable[Row]:
-    waited_s = 0.0 if stat.oldest_due_ms is None else max(0, now_ms - stat.oldest_due_ms) / 1000
+def _rows_of(stat: SourceStats, source: str) -> Iterable[Row]:
     for lane, count in (("live", stat.live), ("backfill", stat.backfill), ("manual", stat.manual)):
         yield telemetry.PENDING, (source, lane), count
     for state in STATES:
         yield telemetry.STATE, (source, state), float(stat.state == state)
+    for reason in REASONS:
+        yield telemetry.HELD_BACK, (source, reason), float(stat.reason == reason)
+    for reason, waited_ms in stat.waited_ms.items():
+        yield telemetry.WAITED, (source, reason), waited_ms / 1000
     for metric, value in (
         (telemetry.DELAYED, stat.delayed),
         (telemetry.IN_FLIGHT, stat.in_flight),
         (telemetry.DEAD, stat.dead),
-        (telemetry.OLDEST_DUE, waited_s),
+        (telemetry.OLDEST_DUE, stat.oldest_due_s or 0.0),
         (telemetry.SERVICE, stat.service_ms / 1000),
         (telemetry.ACCEPTED, stat.accepted),
         (telemetry.MERGED, stat.merged),
@@ -110,6 +116,9 @@ def _rows_of(stat: SourceStats, source: str, now_ms: int) -> Iterable[Row]:
         (telemetry.NACKED, stat.nacked),
         (telemetry.REAPED, stat.reaped),
         (telemetry.OVERFLOWED, stat.overflowed),
+        (telemetry.RERUNS, stat.reruns),
+        (telemetry.THROTTLED, stat.throttled),
+        (telemetry.LEARNED, stat.learned_share),
     ):
         yield metric, (source,), value
 
@@ -118,8 +127,9 @@ def _families(rows: Iterable[Row]) -> Iterator[GaugeMetricFamily | CounterMetric
     values: dict[Metric, dict[tuple[str, ...], float]] = {}
     for metric, labels, value in rows:
         seen = values.setdefault(metric, {})
-        had = seen.get(labels, 0.0)
-        seen[labels] = max(had, value) if metric in _LARGEST else had + value
+        had = seen.get(labels)
+        together = max if metric in _LARGEST else min if metric in _SMALLEST else add
+        seen[labels] = value if had is None else together(had, value)
     for metric, seen in values.items():
         make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
         family = make(metric.name, metric.help, labels=metric.labels)

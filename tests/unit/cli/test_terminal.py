@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sourcebus.cli.terminal import ago, duration, say_json, say_table, snippet, visible
+from sourcebus.cli.terminal import ago, say_json, say_table, snippet, visible
+from sourcebus.clock import duration
 
 
 @pytest.mark.parametrize(

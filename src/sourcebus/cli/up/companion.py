@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from sourcebus.cli.look import progress_text
 from sourcebus.cli.place import DEFAULT_DATA, visible_path
-from sourcebus.cli.terminal import duration
 from sourcebus.cli.up.instance import Instance
 from sourcebus.cli.up.screen import Screen
+from sourcebus.clock import duration
 from sourcebus.errors import BusUnavailable, CatalogUnavailable, InvalidInput, StorageFull
 
 if TYPE_CHECKING:

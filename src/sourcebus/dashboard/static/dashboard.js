@@ -115,26 +115,18 @@ function keyed(list, items, keyOf, make, update) {
 
 // ---------------------------------------------------------------- sources
 
-const REASONS = {
-  tokens: "for its API quota",
-  provider_pause: "because the provider asked to",
-  window_or_backoff: "for a window or back-off to end",
-  cap: "all its calls are under way",
-  no_worker: "no worker has taken it up yet",
-};
-
+// Why it does not run, `why`, is the bus's own sentence: the same as in the terminal.
 function stateOf(source) {
-  const busy = source.in_flight > 0;
+  const busy = source.in_flight > 0 && source.reason !== "no_worker";
   if (source.reason === "paused") return ["warn", "paused", source.pending ? "changes are kept until it is resumed" : ""];
   if (source.error && !busy) return ["bad", "in trouble", ""];
   if (source.state === "unknown") return ["unknown", "unknown", source.reason];
-  const until = source.until ? ` until ${clock.format(new Date(source.until))}` : "";
-  const reason = source.reason ? (REASONS[source.reason] ?? source.reason) + until : "";
-  if (busy) return ["busy", "working", source.reason === "cap" ? REASONS.cap : ""];
+  if (busy) return ["busy", "working", source.reason ? source.why : ""];
   if (source.state === "idle") return ["good", "nothing waiting", ""];
-  if (source.reason === "no_worker") return ["warn", "waiting", reason];
+  if (source.reason === "no_worker") return ["bad", "no worker", source.why];
+  if (source.reason === "workers_busy") return ["warn", "waiting for a worker", source.why];
   if (source.state === "ready") return ["busy", "working", ""];
-  return ["warn", source.state, reason];
+  return ["warn", source.state, source.why];
 }
 
 function makeSource() {
