@@ -136,6 +136,4 @@ def test_what_a_window_holds_back_is_counted(bus: Bus, clock: ManualClock):
 
 
 def waited(bus: Bus) -> dict[str, int]:
-    (stats,) = bus.stats(["s"])
-    assert stats
-    return dict(stats.waited_ms)
+    return dict(look(bus).waited_ms)
