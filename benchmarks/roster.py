@@ -91,12 +91,15 @@ PEERS = (
         CELERY,
         "celery",
         "celery",
-        Path(sys.executable),
+        _PEERS,
         "prefork with two processes, no results, 64 messages ahead",
         6_000,
         1_500,
     ),
 )
+
+OURSELVES = Peer("sourcebus", "sourcebus", "sourcebus", Path(sys.executable), "four worker threads", 0, 0)
+"""For what is asked of us in the same way."""
 
 QUEUES = ("Huey", "Dramatiq", "taskiq", "SAQ", "arq", "RQ", "pydocket")
 """Those of which the fastest counts."""
