@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks import turns
-from benchmarks.progress import step
+from benchmarks.processes import Died
+from benchmarks.progress import console, step
 from benchmarks.result import Goal, Result, Table, number
 from benchmarks.roster import BULLMQ, CELERY, PEERS, QUEUES
 from benchmarks.timing import median
@@ -20,7 +21,8 @@ BULLMQ_TIMES, QUEUE_TIMES, CELERY_TIMES = 2.0, 5.0, 40.0
 
 def run(quick: bool) -> Result:
     rounds, ours_count = (3, 20_000) if quick else (5, 100_000)
-    here = [peer for peer in PEERS if not peer.missing()]
+    absent = {peer.name: f"{peer.name} is not installed: {why}" for peer in PEERS if (why := peer.missing())}
+    here = [peer for peer in PEERS if peer.name not in absent]
     counts = {OURS: ours_count} | {peer.name: peer.quick_jobs if quick else peer.jobs for peer in here}
     systems: list[tuple[str, Callable[[], Turn]]] = [(OURS, lambda: turns.ours(ours_count, SOURCES))]
     systems += [(peer.name, lambda peer=peer: turns.theirs(peer, counts[peer.name], SOURCES)) for peer in here]
@@ -28,19 +30,25 @@ def run(quick: bool) -> Result:
     for at in range(rounds):
         with step(f"dispatch, round {at + 1} of {rounds}", len(systems)) as shown:
             for name, turn in systems if at % 2 == 0 else reversed(systems):
-                runs[name].append(turn())
+                if name not in absent:
+                    try:
+                        runs[name].append(turn())
+                    except (Died, TimeoutError) as error:  # a peer that breaks must not cost us the others' numbers
+                        if name == OURS:
+                            raise
+                        console.print(f"  {name} is left out: {error}", style="yellow", markup=False)
+                        absent[name] = f"{name} broke in round {at + 1}"
                 shown.advance()
-    return _result(runs, counts)
+    return _result({name: done for name, done in runs.items() if name not in absent}, counts, absent)
 
 
-def _result(runs: dict[str, list[Turn]], counts: dict[str, int]) -> Result:
+def _result(runs: dict[str, list[Turn]], counts: dict[str, int], absent: dict[str, str]) -> Result:
     consumed = {name: [one.consumed for one in done] for name, done in runs.items()}
     columns = ["system", "version", "events", "one by one /s", "by 100 /s", "consumed /s", "lowest – highest", "ours ×"]
     columns += ["bytes each", "server µs each"]
     ours = median(consumed[OURS])
     rows = [_row(name, runs[name], counts[name], ours) for name in runs]
-    absent = {peer.name: why for peer in PEERS if (why := peer.missing())}
-    rows += [[f"{name} (not installed)"] + [None] * (len(columns) - 1) for name in absent]
+    rows += [[f"{name} (not measured)"] + [None] * (len(columns) - 1) for name in absent]
     return Result(
         "dispatch",
         f"Dispatch of no-op events, {SOURCES} sources, two worker processes",
@@ -51,7 +59,7 @@ def _result(runs: dict[str, list[Turn]], counts: dict[str, int]) -> Result:
             "tokens and holds a lease for every event; the peers do none of that here: what they can do is in `semantics`.",
             "Ours runs in Celery's prefork pool with two processes and claims up to 64 at once, as by default.",
             *(f"{peer.name}: {peer.note}." for peer in PEERS),
-            *(f"{name} is not installed: {why}." for name, why in absent.items()),
+            *(f"{why}." for why in absent.values()),
             "Each gets as many events as make a run of seconds; a rate is a rate.",
             "*Bytes each* is the growth of the server's used memory by enqueueing, per waiting event, its own 40 bytes or so "
             "and its share of the invitations included. *Server µs each*: its processor time while they were consumed.",

@@ -60,42 +60,18 @@ CELERY, BULLMQ = "Celery task per event", "BullMQ"
 
 PEERS = (
     Peer(
-        BULLMQ, "bullmq", "bullmq", None, "two Node processes, concurrency 50, finished jobs removed", 50_000, 10_000, True, 2
+        BULLMQ, "bullmq", "bullmq", None, "two Node processes, concurrency 50, finished jobs not kept", 50_000, 10_000, True, 2
     ),
     Peer("Huey", "huey", "huey", _PEERS, "its consumer with two processes, blocking reads, no results", 20_000, 4_000),
     Peer("Dramatiq", "dramatiq", "dramatiq", _PEERS, "two processes of 8 threads, its defaults, no results", 15_000, 3_000),
     Peer(
-        "taskiq",
-        "taskiq",
-        "taskiq_redis",
-        _PEERS,
-        "list broker, two processes, no result backend, acknowledged early",
-        15_000,
-        3_000,
+        "taskiq", "taskiq", "taskiq_redis", _PEERS, "list broker, two processes, no results, acknowledged early", 15_000, 3_000
     ),
     Peer("SAQ", "saq", "saq", _ARQ, "two processes, concurrency 50, finished jobs not kept", 8_000, 2_000, False, 2),
-    Peer(
-        "arq",
-        "arq",
-        "arq",
-        _ARQ,
-        "two processes, 50 jobs at once, looking every 50 ms instead of 500, no results; redis-py below 6",
-        6_000,
-        1_500,
-        False,
-        2,
-    ),
+    Peer("arq", "arq", "arq", _ARQ, "two processes, 50 jobs at once, looks every 50 ms, no results", 6_000, 1_500, False, 2),
     Peer("RQ", "rq", "rq", _PEERS, "two SimpleWorkers (no fork per job), no results", 3_000, 1_000, True, 2),
     Peer("pydocket", "docket", "docket", _PEERS, "two processes, concurrency 50, executions not kept", 4_000, 1_000, True, 2),
-    Peer(
-        CELERY,
-        "celery",
-        "celery",
-        _PEERS,
-        "prefork with two processes, no results, 64 messages ahead",
-        6_000,
-        1_500,
-    ),
+    Peer(CELERY, "celery", "celery", _PEERS, "prefork with two processes, no results, 64 messages ahead", 6_000, 1_500),
 )
 
 OURSELVES = Peer("sourcebus", "sourcebus", "sourcebus", Path(sys.executable), "four worker threads", 0, 0)
