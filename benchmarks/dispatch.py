@@ -48,7 +48,7 @@ def _result(runs: dict[str, list[Turn]], counts: dict[str, int], absent: dict[st
     columns += ["bytes each", "server µs each"]
     ours = median(consumed[OURS])
     rows = [_row(name, runs[name], counts[name], ours) for name in runs]
-    rows += [[f"{name} (not measured)"] + [None] * (len(columns) - 1) for name in absent]
+    rows += [[f"{name} (not measured)", *[None] * (len(columns) - 1)] for name in absent]
     return Result(
         "dispatch",
         f"Dispatch of no-op events, {SOURCES} sources, two worker processes",

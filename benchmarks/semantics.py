@@ -64,21 +64,25 @@ FEATURES = {
 }
 
 _NOTES = [
-    "*A change while its predecessor runs*: a job of 0.8 s; 0.3 s after its start the same key changes again. Is there a run that "
-    "starts after the change? Lost: not within 6 s. Beside its predecessor: both run at once, so the older may write last. "
-    "Windows are 1 s.",
-    "*Rate per key*: one start per second is allowed; four jobs of a key, behind them one of another. Ideal: 3 s, the other at once.",
-    "*Concurrency per key*: one at once is allowed; four jobs of 0.5 s, behind them one of another. Ideal: 2 s, the other at once.",
-    "*Server time per job*: the processor time of the Redis server for each consumed no-op job (as in `dispatch`, small counts). "
-    "The peers keep one queue for all keys: it cannot grow with them, and none of them can be passed over.",
-    "*Its worker is killed*: `kill -9` to the worker and all its processes in the middle of a job, a new worker at once, everything "
-    "by default. What comes back later is a matter of settings: pydocket's redelivery_timeout is 5 minutes, arq's job lock lasts "
-    "as long as its job_timeout of 5 minutes, Dramatiq gives a dead worker's messages back some time after a minute.",
-    "Huey's locks and rate limits and Dramatiq's limiters refuse inside the worker, by an error: without retries the job is gone. "
-    "Probed with retries (Huey: 30, 1 s apart; Dramatiq: a backoff of 0.5 to 1 s instead of its default of 15 s).",
-    "*No such feature*: BullMQ has rates and caps per key (groups) in its Pro version, docs.bullmq.io/bullmq-pro/groups; its "
-    "limiter is the queue's. Celery's rate_limit is the task's in one worker, docs.celeryq.dev. RQ's RateLimit is a cap, "
-    "python-rq.org/docs. taskiq, SAQ and arq document none: taskiq-python.github.io, saq-py.readthedocs.io, "
+    "*A change while its predecessor runs*: a job of 0.8 s; 0.3 s after its start the same key changes again. Is there a "
+    "run that starts after the change? Lost: not within 6 s. Beside its predecessor: both run at once, so the older may "
+    "write last. Windows are 1 s.",
+    "*Rate per key*: one start per second is allowed; four jobs of a key, behind them one of another. Ideal: 3 s, the other "
+    "at once.",
+    "*Concurrency per key*: one at once is allowed; four jobs of 0.5 s, behind them one of another. Ideal: 2 s, the other "
+    "at once.",
+    "*Server time per job*: the processor time of the Redis server for each consumed no-op job (as in `dispatch`, small "
+    "counts). The peers keep one queue for all keys: it cannot grow with them, and none of them can be passed over. With "
+    "1,000 keys a claim of 64 of ours visits up to 64 sources, with 10 at most 10.",
+    "*Its worker is killed*: `kill -9` to the worker and all its processes in the middle of a job, a new worker at once, "
+    "everything by default. What comes back later is a matter of settings: pydocket's redelivery_timeout is 5 minutes, "
+    "arq's job lock lasts as long as its job_timeout of 5 minutes, Dramatiq gives a dead worker's messages back some time "
+    "after a minute.",
+    "Huey's locks and rate limits and Dramatiq's limiters refuse inside the worker, by an error: without retries the job is "
+    "gone. Probed with retries (Huey: 30, 1 s apart; Dramatiq: a backoff of 0.5 to 1 s instead of its default of 15 s).",
+    "*No such feature*: BullMQ has rates and caps per key (groups) in its Pro version, docs.bullmq.io/bullmq-pro/groups; "
+    "its limiter is the queue's. Celery's rate_limit is the task's in one worker, docs.celeryq.dev. RQ's RateLimit is a "
+    "cap, python-rq.org/docs. taskiq, SAQ and arq document none: taskiq-python.github.io, saq-py.readthedocs.io, "
     "arq-docs.helpmanual.io.",
 ]
 
@@ -148,7 +152,7 @@ def _result(
         cost = f"{costs[name, FEW_KEYS]:.0f} → {costs[name, MANY_KEYS]:.0f} µs"
         rows.append([name, cell(name, "change"), cell(name, "rate"), cell(name, "cap"), cost, crashes[name].text])
     absent = {peer.name: why for peer in PEERS if (why := peer.missing())}
-    rows += [[f"{name} (not installed)"] + [None] * 5 for name in absent]
+    rows += [[f"{name} (not installed)", *[None] * 5] for name in absent]
     columns = ["system", "a change while its predecessor runs", "rate per key", "concurrency per key"]
     columns += [f"server time per job, {FEW_KEYS} → {MANY_KEYS:,} keys", "its worker is killed"]
     ours = [crashes[OURS], *(one for (whose, _, _), one in seen.items() if whose == OURS)]

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from itertools import count
+from types import FrameType
 
 from benchmarks.peers import probe
 from sourcebus.bus import Bus
@@ -53,8 +54,12 @@ def _slot() -> None:
     shift.close()
 
 
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    _stopping.set()
+
+
 def work() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
+    signal.signal(signal.SIGTERM, _stop)
     slots = [threading.Thread(target=_slot, daemon=True) for _ in range(4)]
     for slot in slots:
         slot.start()
