@@ -21,6 +21,7 @@ from typing import Any
 import redis
 
 from benchmarks.ledger import tallied
+from benchmarks.machine import installed
 from benchmarks.processes import REPOSITORY, Died, Running, clean_environment, running, scratch
 from benchmarks.roster import Peer
 from sourcebus.bus import Bus
@@ -78,7 +79,7 @@ def ours(count: int, sources: int) -> Turn:
             command = [sys.executable, *_SLICES, *_ALONE]
             cpu_us = _server_cpu_us(url)
             consumed = _consumed(OURS, 1, command, environment, folder, count)
-            return Turn("", singly, batched, consumed, each, (_server_cpu_us(url) - cpu_us) / count)
+            return Turn(installed(OURS) or "", singly, batched, consumed, each, (_server_cpu_us(url) - cpu_us) / count)
         finally:
             bus.close()
             app.close()

@@ -36,7 +36,7 @@ async function send(singles, bulks) {
   });
   await queue.close();
   const { version } = JSON.parse(readFileSync(new URL("node_modules/bullmq/package.json", import.meta.url), "utf8"));
-  console.log(JSON.stringify({ version, single, bulk }));
+  console.log(JSON.stringify({ version: `${version}, Node ${process.versions.node}`, single, bulk }));
 }
 
 // The same three numbers as benchmarks/ledger.py's Tally, in the same clock. Node cannot map a file: they are noted in
