@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from benchmarks import turns
 from benchmarks.processes import Died
 from benchmarks.progress import console, step
-from benchmarks.result import Goal, Result, Table, number
+from benchmarks.result import Cell, Goal, Result, Table, number
 from benchmarks.roster import BULLMQ, CELERY, PEERS, QUEUES
 from benchmarks.timing import median
 from benchmarks.turns import OURS, Turn
@@ -47,8 +47,9 @@ def _result(runs: dict[str, list[Turn]], counts: dict[str, int], absent: dict[st
     columns = ["system", "version", "events", "one by one /s", "by 100 /s", "consumed /s", "lowest – highest", "ours ×"]
     columns += ["bytes each", "server µs each"]
     ours = median(consumed[OURS])
-    rows = [_row(name, runs[name], counts[name], ours) for name in runs]
-    rows += [[f"{name} (not measured)", *[None] * (len(columns) - 1)] for name in absent]
+    blank: list[Cell] = [None] * (len(columns) - 1)
+    rows: list[list[Cell]] = [_row(name, runs[name], counts[name], ours) for name in runs]
+    rows += [[f"{name} (not measured)", *blank] for name in absent]
     return Result(
         "dispatch",
         f"Dispatch of no-op events, {SOURCES} sources, two worker processes",
@@ -68,7 +69,7 @@ def _result(runs: dict[str, list[Turn]], counts: dict[str, int], absent: dict[st
     )
 
 
-def _row(name: str, done: list[Turn], count: int, ours: float) -> list[str | int | float | None]:
+def _row(name: str, done: list[Turn], count: int, ours: float) -> list[Cell]:
     values = [one.consumed for one in done]
     bulks = [one.bulk for one in done if one.bulk is not None]
     return [

@@ -152,7 +152,8 @@ def _result(
         cost = f"{costs[name, FEW_KEYS]:.0f} → {costs[name, MANY_KEYS]:.0f} µs"
         rows.append([name, cell(name, "change"), cell(name, "rate"), cell(name, "cap"), cost, crashes[name].text])
     absent = {peer.name: why for peer in PEERS if (why := peer.missing())}
-    rows += [[f"{name} (not installed)", *[None] * 5] for name in absent]
+    blank: list[Cell] = [None] * 5
+    rows += [[f"{name} (not installed)", *blank] for name in absent]
     columns = ["system", "a change while its predecessor runs", "rate per key", "concurrency per key"]
     columns += [f"server time per job, {FEW_KEYS} → {MANY_KEYS:,} keys", "its worker is killed"]
     ours = [crashes[OURS], *(one for (whose, _, _), one in seen.items() if whose == OURS)]
