@@ -13,6 +13,12 @@ PY := $(VENV)/bin/python
 LOCK := requirements/constraints.txt
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(LOCK)
 
+# The peers of make bench-bus, away from our own: what one of them asks for never changes what we are tested with.
+PEERS := .venv-peers
+PEERS_OLD := .venv-arq
+BULLMQ := benchmarks/peers/bullmq
+INSTALLED_PEERS := $(PEERS)/.installed $(PEERS_OLD)/.installed $(BULLMQ)/node_modules/.installed
+
 PORT ?= 8080
 DATA ?= sourcebus-data
 # A folder of real files that every machine has: Python's own library. And the pages that explain what you are looking at.
@@ -43,10 +49,10 @@ lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 	@$(VENV)/bin/pyright --pythonpath $(PY)
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.installed-bench ## measure the main job, beside CocoIndex (minutes)
+bench: $(VENV)/.installed-bench $(INSTALLED_PEERS) ## measure everything, beside CocoIndex and nine queues (minutes)
 	@$(PY) -m benchmarks $(ARGS)
 
-bench-bus: $(VENV)/.installed-dev ## measure the bus alone, beside a Celery task per event
+bench-bus: $(VENV)/.installed-dev $(INSTALLED_PEERS) ## measure the bus alone, beside BullMQ, Celery and seven more
 	@$(PY) -m benchmarks bus $(ARGS)
 
 lock: $(VENV)/.installed-dev ## choose new versions for requirements/constraints.txt
@@ -59,7 +65,7 @@ build: $(VENV)/.installed-dev ## the wheel and the source archive, in dist/
 	@$(PY) -m pip install --quiet --disable-pip-version-check build && $(PY) -m build
 
 clean: ## remove what make made; your data (DATA) stays
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(PEERS_OLD) $(BULLMQ)/node_modules dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(PY):
@@ -82,3 +88,25 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@echo "installing what the benchmarks compare with"
 	@$(PIP) --editable '.[dev,bench]'
 	@touch $@
+
+# A peer that cannot be installed is said to be missing, here and in the table; the others are measured all the same, and
+# the next run tries again, because the stamp is only made when all of them are there.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt | $(PY)
+	@$(call install_peers,$(PEERS),$<,redis celery huey dramatiq taskiq-redis rq pydocket celery-once)
+
+$(PEERS_OLD)/.installed: benchmarks/peers/requirements-arq.txt | $(PY)
+	@$(call install_peers,$(PEERS_OLD),$<,arq saq[redis])
+
+define install_peers
+echo "installing the peers of $(2) into $(1)"; \
+test -x $(1)/bin/python || $(PY) -m venv $(1); \
+pip="$(1)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+if $$pip --requirement $(2); then touch $(1)/.installed; else for peer in $(3); do \
+	$$pip --constraint $(2) $$peer || echo "could not install $$peer: the benchmarks go without it" >&2; done; fi
+endef
+
+$(BULLMQ)/node_modules/.installed: $(BULLMQ)/package.json
+	@echo "installing BullMQ into $(BULLMQ)/node_modules"
+	@if command -v npm > /dev/null; then cd $(BULLMQ) && npm install --silent --no-progress && touch node_modules/.installed \
+		|| echo "could not install BullMQ: the benchmarks go without it" >&2; \
+	else echo "no npm here: the benchmarks go without BullMQ; Debian and Ubuntu: apt-get install nodejs npm" >&2; fi

@@ -43,6 +43,7 @@ class Tallied:
     count: int
     processes: int
     seconds: float
+    ended_ns: int = 0
 
     @property
     def rate(self) -> float:
@@ -56,7 +57,7 @@ def tallied(folder: Path) -> Tallied:
     if not working:
         return Tallied(0, 0, 0.0)
     began, ended = min(entry[1] for entry in working), max(entry[2] for entry in working)
-    return Tallied(sum(entry[0] for entry in working), len(working), (ended - began) / 1e9)
+    return Tallied(sum(entry[0] for entry in working), len(working), (ended - began) / 1e9, ended)
 
 
 class Stamps:

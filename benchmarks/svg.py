@@ -62,7 +62,7 @@ def cumulative(title: str, series: Mapping[str, Sequence[float]], limits: Sequen
 
 
 def bars(title: str, values: Mapping[str, float], unit: str, note: str) -> str:
-    """One bar per system, its length the value, with the value written beside it."""
+    """One bar per system, its length the value, with the value written beside it; the first, ours, in a colour of its own."""
     most, row, name_width = max(values.values()), 40, 160
     height = _TOP + row * len(values) + 44
     parts: list[str] = []
@@ -70,7 +70,7 @@ def bars(title: str, values: Mapping[str, float], unit: str, note: str) -> str:
         y = _TOP + at * row
         width = max(2.0, value / most * (_WIDTH - name_width - 130))
         parts.append(_text(name_width - 10, y + 17, name, anchor="end"))
-        parts.append(f'<rect class="f{at}" x="{name_width}" y="{y}" width="{width:.1f}" height="24" rx="3"/>')
+        parts.append(f'<rect class="f{min(at, 1)}" x="{name_width}" y="{y}" width="{width:.1f}" height="24" rx="3"/>')
         parts.append(_text(name_width + width + 8, y + 17, f"{number(round(value))} {unit}"))
     parts.append(_text(name_width, height - 20, note, "small"))
     return _page(title, parts, height)
