@@ -17,7 +17,10 @@ SMOKE = FOLDER / "out" / "quick.json"
 
 README = FOLDER / "README.md"
 BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<!-- end of results -->"
-ORDER = ("edits", "first_index", "storm", "starvation", "dispatch", "latency")
+ORDER = (
+    *("edits", "first_index", "storm"),
+    *("starvation", "dispatch", "latency", "stream", "scale", "memory", "emit", "neighbours"),
+)
 
 
 def store(result: Result, machine: dict[str, Any], *, quick: bool) -> None:
