@@ -60,11 +60,11 @@ def slow_beside_fast(rounds: int, turn_s: float) -> Shares:
         found = Shares()
         try:
             with started(plan) as field_.processes:
+                field_.warm_up()
                 for at in range(rounds):
                     for beside in (True, False) if at % 2 else (False, True):
-                        field_.fill(round((turn_s + 4 * SLOW_MS / 1000) * SLOTS * 1000 / FAST_MS))
+                        field_.fill(round((turn_s + 2) * SLOTS * 1000 / FAST_MS))
                         field_.turn(beside=beside)
-                        time.sleep(2 * SLOW_MS / 1000)  # every slot has met both
                         others, guests = field_.rates(turn_s)
                         (found.beside if beside else found.alone).append(others)
                         if beside:
@@ -84,6 +84,7 @@ def storm_beside_others(rounds: int, turn_s: float) -> Storm:
         beside: list[float] = []
         try:
             with started(plan) as field_.processes:
+                field_.warm_up()
                 for at in range(rounds):
                     for raging in (True, False) if at % 2 else (False, True):
                         field_.fill(round((turn_s + 2) * 2 * 1000 / OTHERS_MS))
@@ -176,6 +177,11 @@ class _Field:
         for stats in self._bus.stats(self._others):
             if stats and (missing := wanted - stats.pending) > 0:
                 self._bus.emit([self._event(stats.source_id) for _ in range(missing)])
+
+    def warm_up(self) -> None:
+        """Until every slot has worked for some time."""
+        self.fill(4_000)
+        seen_ns(lambda: self._acked(self._others) > 1_000, within_s=_WITHIN_S)
 
     def turn(self, *, beside: bool) -> None:
         """The guests come, or go; then none of them is running any more."""
