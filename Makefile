@@ -46,7 +46,7 @@ lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 bench: $(VENV)/.installed-bench ## measure the main job, beside CocoIndex (minutes)
 	@$(PY) -m benchmarks $(ARGS)
 
-bench-bus: $(VENV)/.installed-dev ## measure the bus alone, beside a Celery task per event
+bench-bus: $(VENV)/.installed-dev ## measure the bus alone, beside a Stream and Celery
 	@$(PY) -m benchmarks bus $(ARGS)
 
 lock: $(VENV)/.installed-dev ## choose new versions for requirements/constraints.txt

@@ -152,7 +152,17 @@ def celery_fifo(rounds: int, backlog: int) -> Cold:
         app = Celery("producer", broker=broker_url(url))
         app.conf.update(task_ignore_result=True)
         environment = {"BENCHMARK_BROKER": broker_url(url), "BENCHMARK_FOLDER": str(folder), "BENCHMARK_CALL_MS": str(CALL_MS)}
-        command = [sys.executable, "-m", "celery", "--quiet", "-A", "benchmarks.peers.celery_fifo", "worker", "--concurrency", "2"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "--quiet",
+            "-A",
+            "benchmarks.peers.celery_fifo",
+            "worker",
+            "--concurrency",
+            "2",
+        ]
         alone = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "warning"]
         with running("Celery", [*command, *alone], folder / "celery.log", environment=environment) as worker:
             try:

@@ -1,5 +1,8 @@
 """Emitting in batches of 100 from one process, and where the time goes."""
 
+# redis-py leaves its **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import time
@@ -103,8 +106,8 @@ def _result(spent: dict[str, list[Spent]], packed: dict[str, list[float]], round
             )
         ],
         [
-            "One process sends, waits for the answer (stored in Redis) and sends the next hundred, so the wall time is about the "
-            "server's plus the client's. Packing is `pack_event` alone; the rest of the client's time is redis-py's.",
+            "One process sends, waits for the answer (stored in Redis) and sends the next hundred, so the wall time is about "
+            "the server's plus the client's. Packing is `pack_event` alone; the rest of the client's time is redis-py's.",
         ],
         {"events_per_s": rates},
     )

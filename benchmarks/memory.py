@@ -37,8 +37,8 @@ def run(quick: bool) -> Result:
         [Goal(f"bytes per pending event beyond its own, at {count:,}", "at most", MOST_BYTES, pending, "B")],
         [Table("Bytes per event", ["state", "events", "in all", "beyond its own", "its own"], rows)],
         [
-            "`used_memory` with the events less `used_memory` before them, by their number; an event's own bytes are those of its "
-            "object_ref as UTF-8. The memory of the sources themselves is not in it.",
+            "`used_memory` with the events less `used_memory` before them, by their number; an event's own bytes are those of "
+            "its object_ref as UTF-8. The memory of the sources themselves is not in it.",
             "A hash table grows by doubling, so the figure at any one number is a little above or below the mean.",
             "Allocation is the same every time: it is measured once.",
         ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from redis import Redis
 
@@ -52,9 +52,11 @@ class Meter:
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     def _info(self, section: str) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._client.info(section))
+        return self._client.info(section)
 
 
 def medians(spent: Sequence[Spent]) -> Spent:
     """The middle of each of the three by itself."""
-    return Spent(median([one.wall_s for one in spent]), median([one.server_s for one in spent]), median([one.client_s for one in spent]))
+    return Spent(
+        median([one.wall_s for one in spent]), median([one.server_s for one in spent]), median([one.client_s for one in spent])
+    )

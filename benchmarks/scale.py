@@ -4,6 +4,9 @@ Three servers run at once and take turns: each round emits as many events as it 
 pending stays as it was.
 """
 
+# redis-py leaves its **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import random
@@ -123,7 +126,13 @@ def _world(sources: int, pending: int) -> Generator[_World]:
 def _result(worlds: list[_World], rounds: int, claims: int) -> Result:
     small, _middle, large = worlds
     goals = [
-        Goal(f"server CPU of {what}, as a multiple of {small.sources} sources'", "at most", TIMES, _times(large, small, call), "×")
+        Goal(
+            f"server CPU of {what}, as a multiple of {small.sources} sources'",
+            "at most",
+            TIMES,
+            _times(large, small, call),
+            "×",
+        )
         for call, what in zip(_CALLS, ("a claim of 64", "a claim of 1", "an emit of 100", "an ack of 64"), strict=True)
     ]
     rows: list[list[Cell]] = []
@@ -165,8 +174,8 @@ def _result(worlds: list[_World], rounds: int, claims: int) -> Result:
             ),
         ],
         [
-            "A batch of 64 out of 40 sources reads and writes 40 sources' records, out of 100,000 it is 64 different ones: that part "
-            "of the difference is the batch, not the size. The multiple of 400 sources is without it.",
+            "A batch of 64 out of 40 sources reads and writes 40 sources' records, out of 100,000 it is 64 different ones: "
+            "that part of the difference is the batch, not the size. The multiple of 400 sources is without it.",
             "Events are emitted for random sources, 100 in a call. The goals are on the server's processor time, which is what "
             "all consumers share.",
         ],

@@ -37,9 +37,13 @@ def run(quick: bool) -> Result:
     for sources, spent in by_sources.items():
         for name, at in (("sourcebus", 0), ("Redis Stream", 1)):
             each = medians([one[at] for one in spent]).per(count)
-            rows.append([name, sources, round(1e6 / each.wall_s), *(round(us, 2) for us in (each.wall_s, each.server_s, each.client_s))])
+            rows.append(
+                [name, sources, round(1e6 / each.wall_s), *(round(us, 2) for us in (each.wall_s, each.server_s, each.client_s))]
+            )
         share = median([theirs.wall_s / ours.wall_s for ours, theirs in spent])
-        goals.append(Goal(f"claim + ack of {sources} sources, as a share of a raw Stream's rate", "at least", SHARE, share, "×"))
+        goals.append(
+            Goal(f"claim + ack of {sources} sources, as a share of a raw Stream's rate", "at least", SHARE, share, "×")
+        )
     (ours, theirs) = (medians([one[at] for one in by_sources[400]]).wall_s for at in (0, 1))
     return Result(
         "stream",
@@ -53,8 +57,8 @@ def run(quick: bool) -> Result:
             )
         ],
         [
-            "The Stream is read with XREADGROUP and acknowledged with one XACK per batch, through the same redis-py client with "
-            "hiredis. It is first in, first out: no fairness, dedup, limits, deadlines or fencing.",
+            "The Stream is read with XREADGROUP and acknowledged with one XACK per batch, through the same redis-py client "
+            "with hiredis. It is first in, first out: no fairness, dedup, limits, deadlines or fencing.",
             "The share is the median of each round's own; the two take turns of ten batches.",
             f"After its window the bus forgets an acknowledged event, which is not in the table: {swept:.2f} µs of server CPU "
             "per event, some at each claim and tick. A Stream never forgets unless it is trimmed.",
@@ -92,7 +96,9 @@ def _fill_bus(bus: Bus, sources: int, count: int) -> None:
     for at in range(sources):
         bus.register(f"source-{at}")
     for start in range(0, count, 250):
-        bus.emit([SourceChanged(f"source-{at % sources}", f"folder/object-{at}") for at in range(start, min(count, start + 250))])
+        bus.emit(
+            [SourceChanged(f"source-{at % sources}", f"folder/object-{at}") for at in range(start, min(count, start + 250))]
+        )
 
 
 def _fill_stream(client: Redis, sources: int, count: int) -> None:
@@ -145,7 +151,10 @@ def _sweeping(count: int) -> Spent:
                     bus.tick()
 
             spent = Meter(client).measure(sweep)
-            left = bus.peek("source-0", "folder/object-0"), bus.peek(f"source-{(count - 1) % 400}", f"folder/object-{count - 1}")
+            left = (
+                bus.peek("source-0", "folder/object-0"),
+                bus.peek(f"source-{(count - 1) % 400}", f"folder/object-{count - 1}"),
+            )
             if any(one.state != "absent" for one in left):
                 raise RuntimeError("the bus has not forgotten what it should have")
             return spent
