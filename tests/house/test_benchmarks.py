@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-
 from benchmarks import publish, svg
 from benchmarks.__main__ import BUS
 from benchmarks.slow import jain
 
-README = (Path(publish.FOLDER) / "README.md").read_text("utf-8")
+README = (publish.FOLDER / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", publish.ORDER)
