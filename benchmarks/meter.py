@@ -47,6 +47,10 @@ class Meter:
         """What the server's allocator has handed out."""
         return int(self._info("memory")["used_memory"])
 
+    def allocator(self) -> str:
+        """What hands it out: libc and jemalloc round sizes differently."""
+        return str(self._info("memory")["mem_allocator"])
+
     def _server_s(self) -> float:
         info = self._info("cpu")
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])

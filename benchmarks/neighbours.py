@@ -19,7 +19,7 @@ _DEFAULT_BATCH = 64
 def run(quick: bool) -> Result:
     backlog, fifo_backlog = (5_000, 500) if quick else (100_000, 2_000)
     rounds = 2 if quick else 5
-    by_batch = {batch: cold.ours(rounds, 3 if quick else 8, backlog, batch) for batch in ((64, 1) if quick else (64, 8, 1))}
+    by_batch = {batch: cold.ours(rounds, 2 if quick else 8, backlog, batch) for batch in ((64, 1) if quick else (64, 8, 1))}
     fifo = cold.celery_fifo(rounds, fifo_backlog)
     shares = slow.slow_beside_fast(1 if quick else 5, 7 if quick else 13)
     storm = slow.storm_beside_others(rounds, 1 if quick else 4)

@@ -41,6 +41,7 @@ class _World:
     pending: int
     bus: Bus
     meter: Meter
+    source_bytes: float = 0.0
     registered: Spent = field(default_factory=Spent)
     filled: Spent = field(default_factory=Spent)
     calls: dict[str, list[Spent]] = field(default_factory=lambda: {name: list[Spent]() for name in _CALLS})
@@ -101,6 +102,7 @@ def _world(sources: int, pending: int) -> Generator[_World]:
         client = Redis.from_url(url)
         world = _World(sources, pending, Bus(client), Meter(client))
         try:
+            before = world.meter.used_bytes()
             with step(f"registering {sources:,} sources", sources) as shown:
 
                 def register() -> None:
@@ -110,6 +112,7 @@ def _world(sources: int, pending: int) -> Generator[_World]:
                             shown.to(at)
 
                 world.registered = world.meter.measure(register)
+            world.source_bytes = (world.meter.used_bytes() - before) / sources
             with step(f"storing {pending:,} events", pending) as shown:
                 for start in range(0, pending, 2_500):
                     batch = [
@@ -161,12 +164,13 @@ def _result(worlds: list[_World], rounds: int, claims: int) -> Result:
             ),
             Table(
                 "Making it",
-                ["sources", "registered in s", "server µs each", "events stored /s, by 250"],
+                ["sources", "registered in s", "server µs each", "bytes each", "events stored /s, by 250"],
                 [
                     [
                         world.sources,
                         round(world.registered.wall_s, 1),
                         round(world.registered.per(world.sources).server_s, 1),
+                        round(world.source_bytes),
                         round(world.pending / world.filled.wall_s),
                     ]
                     for world in worlds
