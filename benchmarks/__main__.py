@@ -17,7 +17,7 @@ from benchmarks.result import Result
 
 _DESCRIPTION = "Measure what sourcebus promises, beside what others reach in the same run."
 
-BUS = ("starvation", "dispatch", "semantics", "latency")
+BUS = ("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours")
 
 
 def main(arguments: list[str]) -> int:

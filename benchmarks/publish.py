@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ SMOKE = FOLDER / "out" / "quick.json"
 
 README = FOLDER / "README.md"
 BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<!-- end of results -->"
-ORDER = ("edits", "first_index", "storm", "starvation", "dispatch", "semantics", "latency")
+ORDER = (
+    *("edits", "first_index", "storm"),
+    *("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours"),
+)
 
 
 def store(result: Result, machine: dict[str, Any], *, quick: bool) -> None:
@@ -74,7 +78,25 @@ def _plots(results: dict[str, Result]) -> dict[str, str]:
         ours, *peers = middle.values()
         note = "two worker processes each" + (f"; ours {ours / max(peers):.1f} times the fastest peer" if peers else "")
         made["dispatch.svg"] = svg.bars("No-op events consumed per second", middle, "/s", note)
-    return made
+    return made | {f"{name}.svg": _BUS_PLOTS[name](results[name].raw) for name in _BUS_PLOTS if name in results}
+
+
+def _neighbours_plot(raw: dict[str, Any]) -> str:
+    axis = "milliseconds from the emit until it is claimed, bursts on 200 cold sources"
+    return svg.cumulative("Cold sources beside a hot one", raw["burst_claimed_ms"], axis=axis)
+
+
+_BUS_PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "stream": lambda raw: svg.bars(
+        "Events claimed and acknowledged per second, batches of 64", raw["events_per_s"], "/s", "one process, 400 sources"
+    ),
+    "scale": lambda raw: svg.bars("Server CPU of a claim of 64", raw["claim_server_us"], "µs", "medians, same batch"),
+    "memory": lambda raw: svg.bars(
+        "Memory per event beyond its own bytes", raw["beyond_own_bytes"], "B", "used_memory, less the object's reference"
+    ),
+    "emit": lambda raw: svg.bars("Events emitted per second, batches of 100", raw["events_per_s"], "/s", "one process"),
+    "neighbours": _neighbours_plot,
+}
 
 
 def _sections(stored: dict[str, Any], results: dict[str, Result], plots: set[str]) -> list[str]:

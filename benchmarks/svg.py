@@ -1,4 +1,4 @@
-"""The two plots of README.md, written by hand: small files that read well on light and dark pages."""
+"""The plots of README.md, written by hand: small files that read well on light and dark pages."""
 
 from __future__ import annotations
 
@@ -32,10 +32,16 @@ _WIDTH, _HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 64, 52
 
 
-def cumulative(title: str, series: Mapping[str, Sequence[float]], limits: Sequence[tuple[float, str]]) -> str:
-    """The share of changes (upwards) seen within so many milliseconds (to the right, logarithmic), one line per system.
+def cumulative(
+    title: str,
+    series: Mapping[str, Sequence[float]],
+    limits: Sequence[tuple[float, str]] = (),
+    *,
+    axis: str = "milliseconds from the change until it is seen",
+) -> str:
+    """The share of events (upwards) that took so many milliseconds at most (to the right, logarithmic), one line per system.
 
-    `limits` are upright lines with their names.
+    `limits` are upright lines with their names, `axis` says what took the milliseconds.
     """
     values = [value for one in series.values() for value in one] + [limit for limit, _name in limits]
     low, high = 10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values)))
@@ -43,7 +49,7 @@ def cumulative(title: str, series: Mapping[str, Sequence[float]], limits: Sequen
     def across(value: float) -> float:
         return _LEFT + (math.log10(value) - math.log10(low)) / (math.log10(high) - math.log10(low)) * (_WIDTH - _LEFT - _RIGHT)
 
-    parts = [*_share_axis(), *_time_axis(low, high, across)]
+    parts = [*_share_axis(), *_time_axis(low, high, across, axis)]
     for limit, name in limits:
         x = across(limit)
         parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
@@ -63,7 +69,7 @@ def cumulative(title: str, series: Mapping[str, Sequence[float]], limits: Sequen
 
 def bars(title: str, values: Mapping[str, float], unit: str, note: str) -> str:
     """One bar per system, its length the value, with the value written beside it; the first, ours, in a colour of its own."""
-    most, row, name_width = max(values.values()), 40, 160
+    most, row, name_width = max(values.values()), 40, max(160, round(7.2 * max(map(len, values))) + 24)
     height = _TOP + row * len(values) + 44
     parts: list[str] = []
     for at, (name, value) in enumerate(values.items()):
@@ -87,7 +93,7 @@ def _share_axis() -> list[str]:
     return parts
 
 
-def _time_axis(low: float, high: float, across: Callable[[float], float]) -> list[str]:
+def _time_axis(low: float, high: float, across: Callable[[float], float], name: str) -> list[str]:
     parts: list[str] = []
     foot = _HEIGHT - _BOTTOM
     for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
@@ -99,7 +105,7 @@ def _time_axis(low: float, high: float, across: Callable[[float], float]) -> lis
             parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{foot}" y2="{foot + 5}"/>')
             parts.append(_text(x, foot + 19, f"{value:g}", "small", "middle"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(_text(middle, _HEIGHT - 12, "milliseconds from the change until it is seen", "small", "middle"))
+    parts.append(_text(middle, _HEIGHT - 12, name, "small", "middle"))
     return parts
 
 
