@@ -32,6 +32,9 @@ class Settings(BaseSettings):
 
     lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
     claim_batch: int = Field(default=128, ge=1, le=1_000, description="most events claimed at once while extractions are fast")
+    claim_ms: int = Field(
+        default=50, ge=1, description="most milliseconds of work claimed at once; what is slower comes singly"
+    )
     slow_ms: int = Field(default=250, ge=1, description="an extraction slower than this gives back what was claimed with it")
     slice_ms: int = Field(default=15_000, ge=100, description="a consumer works this long before it invites a successor")
     commit_ms: int = Field(default=25, ge=0, description="results wait at most this long for others to share a transaction")

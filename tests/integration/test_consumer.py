@@ -118,6 +118,16 @@ def test_429_pauses_the_source_for_the_providers_own_time(runtime: Runtime, sour
     assert stats(runtime).pending == 2, "nothing is attempted during the pause"
 
 
+def test_429_spares_the_provider_what_was_claimed_with_it(runtime: Runtime, source: FakeConnector):
+    source.objects |= {f"c{at}": "cherries" for at in range(40)}
+    changed(runtime, *source.objects)
+    for ref in source.objects:
+        source.failing[ref] = Throttled("slow down", retry_after_ms=60_000)
+        source.objects[ref] += ", ripe"
+    changed(runtime, *source.objects)
+    assert (stats(runtime).throttled, stats(runtime).pending) == (1, 42), "one call was answered 429, and no other was made"
+
+
 class MeteredConnector(FakeConnector):
     """Whose provider says, with its next answer, what is left."""
 

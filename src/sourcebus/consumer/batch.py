@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sourcebus.clock import Clock
 from sourcebus.model import Lease
@@ -39,12 +39,13 @@ class Batch:
             for lease in leases:
                 self._begun.pop(lease.fence, None)
 
-    def take_back(self) -> list[Lease]:
-        """Removes and returns what was not begun."""
+    def take_back(self, of: Callable[[Lease], bool] = lambda _: True) -> list[Lease]:
+        """Removes and returns what was not begun; only those leases for which `of` is true."""
         with self._lock:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-            return waiting
+            taken = [lease for lease in self._waiting if of(lease)]
+            gone = {lease.fence for lease in taken}
+            self._waiting = deque(lease for lease in self._waiting if lease.fence not in gone)
+            return taken
 
     def held(self) -> list[Lease]:
         with self._lock:

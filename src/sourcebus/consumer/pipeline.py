@@ -164,6 +164,22 @@ class Pipeline:
         self._note(lease, text, how)
         self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, service_ms=service_ms).invite)
         batch.settled([lease])
+        if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
+            self._spare(batch, lease.source_id)
+
+    def _spare(self, batch: Batch, source_id: str) -> None:
+        """The provider said wait: what was claimed of its quota and not begun goes back, and waits with the rest."""
+        bucket = self._bucket_of(source_id)
+        if rest := batch.take_back(lambda lease: self._bucket_of(lease.source_id) == bucket):
+            self._invite(self._bus.nack(rest, how=Settle.RELEASE).invite)
+
+    def _bucket_of(self, source_id: str) -> tuple[bool, str]:
+        """The quota that a source draws from, by name: a shared one's, or its own."""
+        try:
+            quota = self._bindings.get(source_id).source.quota
+        except (InvalidInput, CatalogError):  # removed, or not to be asked just now
+            quota = None
+        return (True, quota.bucket) if quota and quota.bucket else (False, source_id)
 
     def _note(self, lease: Lease, text: str, how: Settle) -> None:
         try:

@@ -45,6 +45,7 @@ class ShiftLimits:
 
     lease_ms: int = 30_000
     claim_batch: int = 128
+    claim_ms: int = 50
     slow_ms: int = 250
     slice_ms: int = 15_000
     extract_timeout_ms: int = 600_000
@@ -69,7 +70,7 @@ class Shift:
         self._housekeep = housekeep or (lambda: invite(bus.tick().invite))
         self._limits = limits or ShiftLimits()
         self._clock = clock or SystemClock()
-        self._mean_ms = self._limits.slow_ms / 8  # unknown yet: begin with small claims
+        self._mean_ms = self._limits.claim_ms / 4  # unknown yet: begin with small claims
         self._heartbeat = Heartbeat(
             bus,
             self._clock,
@@ -106,7 +107,8 @@ class Shift:
         return worked
 
     def _claim(self, consumer: str, left_ms: float, invitation: int | None) -> Claimed:
-        most = max(1, min(self._limits.claim_batch, int(self._limits.slow_ms / max(self._mean_ms, 0.001))))
+        # What comes meanwhile waits for all that is claimed, so it is little work, however many objects that are.
+        most = max(1, min(self._limits.claim_batch, int(self._limits.claim_ms / max(self._mean_ms, 0.001))))
         claimed = self._bus.claim(
             most,
             consumer=consumer,
