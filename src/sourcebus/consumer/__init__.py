@@ -1,9 +1,11 @@
 """What happens to a lease: re-check → extract → write → record → acknowledge. Who goes next is the bus's business."""
 
 from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.judgement import judge
+from sourcebus.consumer.pace import Pace
 from sourcebus.consumer.pipeline import Pipeline
 from sourcebus.consumer.ports import Bindings, Bound
 from sourcebus.consumer.scan import Scan
 from sourcebus.consumer.shift import Shift, ShiftLimits, Work
 
-__all__ = ["Batch", "Bindings", "Bound", "Pipeline", "Scan", "Shift", "ShiftLimits", "Work"]
+__all__ = ["Batch", "Bindings", "Bound", "Pace", "Pipeline", "Scan", "Shift", "ShiftLimits", "Work", "judge"]

@@ -12,27 +12,16 @@ from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
 from sourcebus.connectors import Metered
 from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
 from sourcebus.consumer.ports import Bindings
 from sourcebus.consumer.scan import Scan
-from sourcebus.errors import (
-    CatalogError,
-    ConnectorError,
-    InvalidInput,
-    NeedsAuth,
-    SourceUnavailable,
-    StorageFull,
-    Throttled,
-    UnknownSource,
-)
+from sourcebus.errors import CatalogError, ConnectorError, InvalidInput, StorageFull, UnknownSource
 from sourcebus.model import ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
 
-_THROTTLE_MS = 30_000  # providers that send 429 without Retry-After mostly mean "this minute"
-_UNAVAILABLE_MS = 2_000
-_NEEDS_AUTH_MS = 60_000
 _GROUP_BYTES = 4_000_000
 
 
@@ -157,7 +146,7 @@ class Pipeline:
 
     def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float) -> None:
         text = str(error) if isinstance(error, ConnectorError) else f"{type(error).__name__}: {error}"
-        how, wait_ms = _judge(error)
+        how, wait_ms = judge(error)
         _log.warning("extraction_failed", source_id=lease.source_id, object_ref=lease.object_ref, error=text, how=how.value)
         if how is Settle.UNAVAILABLE:
             self._say(lease.source_id, text)
@@ -192,17 +181,3 @@ class Pipeline:
             self._catalog.set_state(source_id, error=text)
         except CatalogError as error:
             _log.error("state_not_written", source_id=source_id, error=str(error))
-
-
-def _judge(error: Exception) -> tuple[Settle, float]:
-    match error:
-        case Throttled():
-            return Settle.THROTTLED, _THROTTLE_MS if error.retry_after_ms is None else error.retry_after_ms
-        case NeedsAuth():
-            return Settle.UNAVAILABLE, _NEEDS_AUTH_MS
-        case SourceUnavailable():
-            return Settle.UNAVAILABLE, _UNAVAILABLE_MS
-        case ConnectorError() if not error.retry:
-            return Settle.HOPELESS, 0
-        case _:
-            return Settle.FAILED, 0

@@ -18,6 +18,7 @@ from sourcebus.bus import Bus, Claimed, Settle
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.heartbeat import Heartbeat
+from sourcebus.consumer.pace import Pace
 from sourcebus.errors import BusUnavailable
 
 _log = structlog.get_logger(__name__)
@@ -70,7 +71,7 @@ class Shift:
         self._housekeep = housekeep or (lambda: invite(bus.tick().invite))
         self._limits = limits or ShiftLimits()
         self._clock = clock or SystemClock()
-        self._mean_ms = self._limits.claim_ms / 4  # unknown yet: begin with small claims
+        self._pace = Pace(self._limits.claim_ms, self._limits.claim_batch)
         self._heartbeat = Heartbeat(
             bus,
             self._clock,
@@ -107,10 +108,8 @@ class Shift:
         return worked
 
     def _claim(self, consumer: str, left_ms: float, invitation: int | None) -> Claimed:
-        # What comes meanwhile waits for all that is claimed, so it is little work, however many objects that are.
-        most = max(1, min(self._limits.claim_batch, int(self._limits.claim_ms / max(self._mean_ms, 0.001))))
         claimed = self._bus.claim(
-            most,
+            self._pace.most(),
             consumer=consumer,
             lease_ms=self._limits.lease_ms,
             wait_ms=int(left_ms) if self._limits.waiting_consumers else 0,
@@ -124,7 +123,7 @@ class Shift:
         batch = Batch(claimed.leases, self._clock)
         self._heartbeat.watch(batch, consumer)
         try:
-            self._mean_ms += 0.3 * (self._work(batch) - self._mean_ms)
+            self._pace.learn(self._work(batch))
         finally:
             self._heartbeat.watch(None)
             if unbegun := batch.take_back():

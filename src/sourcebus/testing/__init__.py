@@ -1,9 +1,9 @@
 """What tests of sourcebus, and of what others build on it, are made with. Needs pytest."""
 
+from sourcebus.bus.embedded import running_server, server_binary
 from sourcebus.testing.clock import ManualClock
 from sourcebus.testing.connector import FakeConnector
 from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
-from sourcebus.testing.server import running_server, server_binary
 
 __all__ = [
     "ConnectorSuite",

@@ -1,4 +1,5 @@
-"""A real server to test against: Valkey from its wheel, or the one that ``SOURCEBUS_TEST_REDIS_SERVER`` names."""
+"""A server of one's own for as long as it is needed (tests, simulations): Valkey from its wheel, or the one that
+``SOURCEBUS_TEST_REDIS_SERVER`` names."""
 
 from __future__ import annotations
 
