@@ -78,10 +78,10 @@ class Bus:
         self._slots_epoch = -1
 
     @classmethod
-    def from_url(cls, url: str, *, name: str = "sourcebus", clock_ms: Callable[[], float] | None = None) -> Bus:
+    def from_url(cls, url: str, *, name: str = "sourcebus") -> Bus:
         """A bus on ``redis://``, ``rediss://`` or ``unix://``. Connects when first used."""
         client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5, health_check_interval=0)
-        return cls(client, name=name, clock_ms=clock_ms)
+        return cls(client, name=name)
 
     def _run(self, verb: str, *args: Arg) -> Any:
         now = self._clock_ms() if self._clock_ms else 0

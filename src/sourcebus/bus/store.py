@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import redis
 from redis import Redis
 
 from sourcebus.bus import keys
+from sourcebus.bus.bus import Bus
 
 _SIZES = {b"hash": "HLEN", b"list": "LLEN", b"zset": "ZCARD", b"set": "SCARD"}
 
@@ -19,12 +21,17 @@ class Store:
     """Not atomic: nobody else may use the bus meanwhile. `client` as for `Bus`."""
 
     def __init__(self, client: Redis, *, name: str = "sourcebus") -> None:
-        self._client, self._root = client, keys.root(name)
+        self._client, self._name, self._root = client, name, keys.root(name)
         self._wake = self._root.decode() + "wake"
 
     @classmethod
     def from_url(cls, url: str, *, name: str = "sourcebus") -> Store:
-        return cls(redis.Redis.from_url(url), name=name)
+        """For one thread: on a single connection, which spares the pool's work."""
+        return cls(redis.Redis.from_url(url, single_connection_client=True), name=name)
+
+    def bus(self, clock_ms: Callable[[], float]) -> Bus:
+        """The bus itself, on the same connection, by a clock of one's own."""
+        return Bus(self._client, name=self._name, clock_ms=clock_ms)
 
     def close(self) -> None:
         self._client.close()

@@ -35,7 +35,7 @@ def _chat(name: str, random: Random) -> SimSource:
     return SimSource(
         name,
         objects=random.randint(3, 40),
-        changes_per_hour=random.uniform(200, 1_500),
+        changes_per_hour=random.uniform(20, 200),
         skew=random.choice([1.0, 3.0]),
         webhooks=Webhooks(Latency(random.choice([50.0, 400.0]), 1.0), duplicated=0.2),
         extract=Latency(30.0, 0.5),
@@ -49,13 +49,13 @@ def _drive(name: str, random: Random) -> SimSource:
     rate = random.uniform(0.3, 3.0)
     return SimSource(
         name,
-        objects=random.randint(50, 300),
-        changes_per_hour=random.uniform(60, 400),
+        objects=random.randint(20, 150),
+        changes_per_hour=random.uniform(10, 80),
         webhooks=Webhooks(Latency(2_000.0, 1.5, tail=0.1, most_ms=300_000.0), lost=random.choice([0.0, 0.2]), duplicated=0.3),
         poll_ms=random.uniform(4, 10) * _MINUTE_MS,
         extract=Latency(random.choice([400.0, 2_000.0]), 0.8, tail=0.03),
         quota=Quota(rate=rate, burst=random.choice([1.0, 5.0, 20.0]), concurrency=random.choice([1, 2, 8])),
-        bursts=(Burst(random.uniform(2, 10) * _MINUTE_MS, random.randint(5, 40), random.randint(1, 3), 5_000.0),),
+        bursts=(Burst(random.uniform(2, 10) * _MINUTE_MS, random.randint(5, 25), random.randint(1, 3), 5_000.0),),
     )
 
 
@@ -64,9 +64,9 @@ def _wiki(name: str, random: Random) -> SimSource:
     return SimSource(
         name,
         objects=random.randint(20, 200),
-        changes_per_hour=random.uniform(20, 200),
+        changes_per_hour=random.uniform(10, 60),
         webhooks=None,
-        poll_ms=random.uniform(2, 6) * _MINUTE_MS,
+        poll_ms=random.uniform(3, 12) * _MINUTE_MS,
         extract=Latency(150.0, 0.5),
         quota=Quota(rate=random.choice([None, 1.0, 5.0]), burst=4, concurrency=4),
     )
@@ -77,11 +77,12 @@ def _strict(name: str, random: Random) -> SimSource:
     return SimSource(
         name,
         objects=random.randint(50, 200),
-        changes_per_hour=random.uniform(200, 900),
+        changes_per_hour=random.uniform(50, 200),
         webhooks=Webhooks(),
         extract=Latency(100.0, 0.5),
-        quota=Quota(rate=random.uniform(1.0, 4.0), burst=random.choice([2.0, 10.0]), concurrency=8),
-        true_rate=random.uniform(0.3, 1.0),
+        quota=Quota(rate=random.uniform(0.3, 3.0), burst=random.choice([2.0, 10.0]), concurrency=8),
+        true_rate=random.uniform(0.1, 0.5),
+        bursts=(Burst(random.uniform(2, 20) * _MINUTE_MS, random.randint(5, 30)),),
         true_burst=random.choice([1.0, 5.0]),
         retry_after_ms=random.choice([None, 1_000.0, 10_000.0, 60_000.0]),
         reconcile_ms=random.choice([0.0, 12 * _MINUTE_MS]),
@@ -94,7 +95,7 @@ def _flaky(name: str, random: Random) -> SimSource:
     return SimSource(
         name,
         objects=random.randint(10, 100),
-        changes_per_hour=random.uniform(60, 500),
+        changes_per_hour=random.uniform(20, 100),
         deletes=0.3,
         poll_ms=random.choice([0.0, 5 * _MINUTE_MS]),
         extract=Latency(300.0, 1.0, tail=0.02, most_ms=random.choice([20_000.0, 700_000.0])),
@@ -111,14 +112,14 @@ def _backfill(name: str, random: Random) -> SimSource:
     """New: everything has to be found and extracted, beside its live changes."""
     return SimSource(
         name,
-        objects=random.randint(150, 500),
-        changes_per_hour=random.uniform(0, 200),
+        objects=random.randint(30, 200),
+        changes_per_hour=random.uniform(0, 60),
         known=False,
         extract=Latency(random.choice([20.0, 200.0, 1_000.0]), 0.5),
         quota=Quota(concurrency=random.choice([2, 1_000])),
         weight=random.choice([1.0, 1.0, 3.0]),
-        max_pending=random.choice([50, 200_000]),
-        poll_ms=8 * _MINUTE_MS,
+        max_pending=random.choice([20, 200_000]),
+        poll_ms=12 * _MINUTE_MS,
     )
 
 
@@ -126,10 +127,10 @@ _KINDS: tuple[Callable[[str, Random], SimSource], ...] = (_chat, _drive, _wiki, 
 
 
 def _sources(random: Random) -> list[SimSource]:
-    made = [random.choice(_KINDS)(f"s{number}", random) for number in range(random.randint(2, 7))]
+    made = [random.choice(_KINDS)(f"s{number}", random) for number in range(random.randint(2, 5))]
     if random.random() < 0.4:  # two of one tenant
         shared = Quota(rate=random.uniform(0.5, 4.0), burst=random.choice([1.0, 6.0]), concurrency=random.choice([1, 6]), bucket="tenant")
-        made += [replace(_wiki("t0", random), quota=shared), replace(_chat("t1", random), quota=shared, changes_per_hour=200.0)]
+        made += [replace(_wiki("t0", random), quota=shared), replace(_chat("t1", random), quota=shared, changes_per_hour=60.0)]
     return made
 
 
@@ -185,9 +186,9 @@ def _doings(random: Random, duration_ms: float, sources: list[SimSource]) -> lis
 
 
 def random_world(seed: int) -> World:
-    """A world of 10 to 30 virtual minutes. Seeds are any whole numbers."""
+    """A world of half an hour to an hour and a half. Seeds are any whole numbers."""
     random = Random(f"world/{seed}")
-    duration_ms = random.uniform(10, 30) * _MINUTE_MS
+    duration_ms = random.uniform(30, 90) * _MINUTE_MS
     slots = random.randint(1, 6)
     sources = _sources(random)
     happenings = [*_faults(random, duration_ms, slots), *_doings(random, duration_ms, sources)]
@@ -199,4 +200,7 @@ def random_world(seed: int) -> World:
         happenings=tuple(sorted(happenings, key=lambda one: one.at_ms)),
         lost_replies=random.choice([0.0, 0.0, 0.002, 0.02]),
         claim_batch=random.choice([1, 8, 64]),
+        slice_ms=random.choice([15_000.0, 60_000.0]),
+        tick_ms=random.choice([2_500.0, 5_000.0, 10_000.0]),
+        sample_ms=20_000.0,
     )

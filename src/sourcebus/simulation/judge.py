@@ -118,8 +118,6 @@ class Judge:
             self._free(key, self.books.items.pop(key))
 
     def clock_was_set(self) -> None:
-        if self.straight:
-            self.books.now = max(self.books.now, self._server_ms())
         self.straight = False
 
     def lost(self, books: Books) -> None:

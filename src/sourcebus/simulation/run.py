@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from sourcebus.bus import Bus, DeadLetter
+from sourcebus.bus import DeadLetter
 from sourcebus.bus.store import Store
 from sourcebus.simulation.intake import Intake
 from sourcebus.simulation.judge import Books, Judge
@@ -55,7 +55,7 @@ def simulate(
     store = Store.from_url(redis_url, name=bus_name)
     try:
         store.wipe()
-        return _Run(world, store, redis_url, bus_name, trace, audit).report()
+        return _Run(world, store, trace, audit).report()
     finally:
         store.wipe()
         store.close()
@@ -66,15 +66,13 @@ class _Run:
         self,
         world: World,
         store: Store,
-        redis_url: str,
-        bus_name: str,
         trace: Callable[[str], object] | None,
         audit: Callable[[], object] | None,
     ) -> None:
         self.world, self.store, self.audit = world, store, audit
         self.loop = loop = Loop(0.0)
         self.skew_ms = 0.0
-        self.bus = Bus.from_url(redis_url, name=bus_name, clock_ms=self.server_ms)
+        self.bus = store.bus(self.server_ms)
         self.judge = Judge(lambda: loop.now, self.server_ms)
         self.trace = Trace(lambda: loop.now, trace)
         self.places = places(world, lambda: loop.now)
@@ -103,16 +101,13 @@ class _Run:
         return len(self.judge.broken) > 0
 
     def report(self) -> Report:
-        try:
-            self._plan()
-            self.loop.run(self.world.duration_ms, self.stop)
-            busy = sum(slot.busy_ms for slot in self.slots) / (self.world.slots * self.world.duration_ms)
-            self._settle()
-            settled_ms = self.loop.now - self.world.duration_ms
-            if not self.stop():
-                self._judge_the_end()
-        finally:
-            self.bus.close()
+        self._plan()
+        self.loop.run(self.world.duration_ms, self.stop)
+        busy = sum(slot.busy_ms for slot in self.slots) / (self.world.slots * self.world.duration_ms)
+        self._settle()
+        settled_ms = self.loop.now - self.world.duration_ms
+        if not self.stop():
+            self._judge_the_end()
         return self._report(busy, settled_ms)
 
     # --- what is planned -----------------------------------------------------------------------------------------

@@ -130,7 +130,8 @@ class Slot:
             due = min(due, self._loop.now + max(0, claimed.next_due_ms - claimed.now_ms))
         assert self._process
         self._wire.waiters.append(self._process)
-        if not (yield max(1.0, due - self._loop.now)):
+        yield max(1.0, due - self._loop.now)
+        if self._process in self._wire.waiters:
             self._wire.waiters.remove(self._process)
 
     def _do(self, claimed: Claimed, consumer: str) -> Steps:
