@@ -7,6 +7,7 @@ from sourcebus.simulation.generate import random_world
 from sourcebus.simulation.judge import Broken
 from sourcebus.simulation.report import Freshness, Report, SourceReport
 from sourcebus.simulation.run import simulate
+from sourcebus.simulation.sweep import SweepReport, sweep
 from sourcebus.simulation.world import (
     Burst,
     ClockJump,
@@ -43,8 +44,10 @@ __all__ = [
     "SimSource",
     "SourceReport",
     "Stall",
+    "SweepReport",
     "Webhooks",
     "World",
     "random_world",
     "simulate",
+    "sweep",
 ]
