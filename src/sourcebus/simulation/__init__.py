@@ -8,6 +8,7 @@ from sourcebus.simulation.judge import Broken
 from sourcebus.simulation.report import Freshness, Report, SourceReport
 from sourcebus.simulation.run import simulate
 from sourcebus.simulation.sweep import SweepReport, sweep
+from sourcebus.simulation.truth import SimChange, schedule
 from sourcebus.simulation.world import (
     Burst,
     ClockJump,
@@ -41,6 +42,7 @@ __all__ = [
     "Refresh",
     "Remove",
     "Report",
+    "SimChange",
     "SimSource",
     "SourceReport",
     "Stall",
@@ -48,6 +50,7 @@ __all__ = [
     "Webhooks",
     "World",
     "random_world",
+    "schedule",
     "simulate",
     "sweep",
 ]
