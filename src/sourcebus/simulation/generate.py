@@ -203,4 +203,5 @@ def random_world(seed: int) -> World:
         slice_ms=random.choice([15_000.0, 60_000.0]),
         tick_ms=random.choice([2_500.0, 5_000.0, 10_000.0]),
         sample_ms=20_000.0,
+        settle_ms=180 * _MINUTE_MS,
     )

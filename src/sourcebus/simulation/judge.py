@@ -114,6 +114,8 @@ class Judge:
 
     def unregistered(self, source_id: str) -> None:
         self.held.discard(source_id)
+        if source_id in self.sources and not self.sources[source_id].quota.bucket:
+            self.books.buckets[source_id] = Bucket(self.sources[source_id].quota, self.sources[source_id].quota.burst)
         for key in [key for key in self.books.items if key[0] == source_id]:
             self._free(key, self.books.items.pop(key))
 

@@ -34,7 +34,7 @@ class TrueQuota:
             return 0.0
         self._level = min(self._burst, self._level + (now - self._at) / 1000 * self._rate)
         self._at = now
-        if self._level >= 1.0 - 1e-9:
+        if self._level >= 0.99:  # the bus counts in whole milliseconds
             self._level -= 1.0
             return 0.0
         return (1.0 - self._level) / self._rate * 1000
