@@ -36,8 +36,16 @@ MUTANTS = (
         lambda: [CRASHES],
     ),
     Mutant("the cap is off by one", "place", "b[B_IN_FLIGHT] >= b[B_CAP]", "b[B_IN_FLIGHT] > b[B_CAP]", frozenset({4})),
-    Mutant("a provider's pause is not looked at", "place", "if b[B_PAUSE] > now then return", "if false then return", frozenset({6})),
-    Mutant("half of the tokens is charged", "place", "max(now, b[B_TAT]) + cost", "max(now, b[B_TAT]) + 0.5 * cost", frozenset({4})),
+    Mutant(
+        "a provider's pause is not looked at",
+        "place",
+        "if b[B_PAUSE] > now then return",
+        "if false then return",
+        frozenset({6}),
+    ),
+    Mutant(
+        "half of the tokens is charged", "place", "max(now, b[B_TAT]) + cost", "max(now, b[B_TAT]) + 0.5 * cost", frozenset({4})
+    ),
     Mutant("a held source is served", "place", "if s[S_PAUSED] ~= 0 then return nil end", "", frozenset({12})),
     Mutant(
         "a dead letter takes the newer change with it",

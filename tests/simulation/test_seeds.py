@@ -1,4 +1,4 @@
-"""Worlds by the number. A seed that fails prints how to see it again: ``python -m sourcebus.simulation --seed N --trace FILE``."""
+"""Worlds by the number. A seed that fails prints how to see it again: ``python -m sourcebus.simulation --seed N``."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def test_changes_that_nobody_announced_are_found_by_the_poll(url: str):
 
 
 def test_a_storm_costs_one_extraction_per_window(url: str):
-    storm = replace(CALM, changes_per_hour=0.0, deletes=0.0, bursts=(Burst(MINUTE, 1, 300, 20_000.0),), webhooks=Webhooks(duplicated=0.5))
+    storm = replace(
+        CALM, changes_per_hour=0.0, deletes=0.0, bursts=(Burst(MINUTE, 1, 300, 20_000.0),), webhooks=Webhooks(duplicated=0.5)
+    )
     report, _ = run(World(3, (storm,), slots=4, duration_ms=5 * MINUTE), url)
     assert report.sources[0].changes == 300
     assert 2 <= report.sources[0].extractions <= 8
@@ -68,7 +70,11 @@ def test_a_storm_costs_one_extraction_per_window(url: str):
 
 CRASHES = World(
     4,
-    (replace(CALM, objects=60, changes_per_hour=0.0, extract=Latency(2_000.0), bursts=(Burst(MINUTE, 60), Burst(5 * MINUTE, 60))),),
+    (
+        replace(
+            CALM, objects=60, changes_per_hour=0.0, extract=Latency(2_000.0), bursts=(Burst(MINUTE, 60), Burst(5 * MINUTE, 60))
+        ),
+    ),
     slots=3,
     duration_ms=10 * MINUTE,
     happenings=(Crash(MINUTE + 9_000, 5_000.0), Crash(MINUTE + 50_000, 20_000.0, 1), Crash(5 * MINUTE + 5_000, 60_000.0)),
@@ -241,7 +247,9 @@ def test_a_cold_source_does_not_wait_for_a_hot_one(url: str):
 
 
 def test_overflow_keeps_one_scan_and_loses_nothing(url: str):
-    small = replace(CALM, objects=200, changes_per_hour=0.0, max_pending=20, bursts=(Burst(MINUTE, 150), Burst(4 * MINUTE, 150)))
+    small = replace(
+        CALM, objects=200, changes_per_hour=0.0, max_pending=20, bursts=(Burst(MINUTE, 150), Burst(4 * MINUTE, 150))
+    )
     report, _ = run(World(15, (small,), slots=1, duration_ms=10 * MINUTE), url)
     assert report.sources[0].found_by_scans > 0
     assert report.freshness.missing == 0
@@ -257,7 +265,9 @@ def test_sources_come_and_go_and_change(url: str):
         Remove(12 * MINUTE, "calm"),
         Put(12 * MINUTE + 50, replace(CALM, known=False)),
     )
-    report, _ = run(World(16, (replace(CALM, changes_per_hour=600.0),), slots=2, duration_ms=20 * MINUTE, happenings=doings), url)
+    report, _ = run(
+        World(16, (replace(CALM, changes_per_hour=600.0),), slots=2, duration_ms=20 * MINUTE, happenings=doings), url
+    )
     assert {source.id for source in report.sources} == {"calm", "late"}
     assert report.freshness.missing == 0
 

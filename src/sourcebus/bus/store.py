@@ -67,7 +67,9 @@ class Store:
         pipe = self._client.pipeline(transaction=False)
         for key in found:
             pipe.type(key)
-        counted = [(key, _SIZES[kind]) for key, kind in zip(found, cast("list[bytes]", pipe.execute()), strict=True) if kind in _SIZES]
+        counted = [
+            (key, _SIZES[kind]) for key, kind in zip(found, cast("list[bytes]", pipe.execute()), strict=True) if kind in _SIZES
+        ]
         for key, command in counted:
             pipe.execute_command(command, key)
         numbers = cast("list[int]", pipe.execute())

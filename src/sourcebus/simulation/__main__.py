@@ -1,4 +1,4 @@
-"""``python -m sourcebus.simulation``: runs seeds, prints what broke and how to see it again. Exit code 1 where something did."""
+"""``python -m sourcebus.simulation``: runs seeds, prints what broke and how to see it again. Exit code 1 if anything did."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def _many(options: argparse.Namespace, url: str) -> int:
             sys.stdout.write(f"\r{done} worlds, {bad} bad, at seed {seed} ")
             sys.stdout.flush()
     real_s = time.monotonic() - began
-    speed = virtual_ms / 1000 / max(real_s, 0.001)
-    _say(f"\r{done} worlds, {virtual_ms / 3_600_000:.1f} virtual hours in {real_s:.0f} s ({speed:,.0f} times real time), {bad} bad")
+    speed = f"{virtual_ms / 1000 / max(real_s, 0.001):,.0f} times real time"
+    _say(f"\r{done} worlds, {virtual_ms / 3_600_000:.1f} virtual hours in {real_s:.0f} s ({speed}), {bad} bad")
     return 1 if bad else 0
 
 

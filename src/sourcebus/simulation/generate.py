@@ -129,7 +129,9 @@ _KINDS: tuple[Callable[[str, Random], SimSource], ...] = (_chat, _drive, _wiki, 
 def _sources(random: Random) -> list[SimSource]:
     made = [random.choice(_KINDS)(f"s{number}", random) for number in range(random.randint(2, 5))]
     if random.random() < 0.4:  # two of one tenant
-        shared = Quota(rate=random.uniform(0.5, 4.0), burst=random.choice([1.0, 6.0]), concurrency=random.choice([1, 6]), bucket="tenant")
+        shared = Quota(
+            rate=random.uniform(0.5, 4.0), burst=random.choice([1.0, 6.0]), concurrency=random.choice([1, 6]), bucket="tenant"
+        )
         made += [replace(_wiki("t0", random), quota=shared), replace(_chat("t1", random), quota=shared, changes_per_hour=60.0)]
     return made
 

@@ -35,7 +35,7 @@ class Broken:
 @dataclass(slots=True)
 class Item:
     """The books of one object or scope. `asked`, `told` and `claimed` are step numbers: of the last signal that may have been
-    kept, the last that must have been, and the last claim. `owed` is the version that was true when the last signal was accepted."""
+    kept, of the last that must have been, and of the last claim. `owed`: the version that was true at the last signal."""
 
     live: Lease | None = None
     deadline: float = _NEVER

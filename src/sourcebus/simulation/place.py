@@ -95,7 +95,7 @@ class Celery:
         while self._queue:
             token, expires = self._queue.popleft()
             if expires > self._loop.now:
-                self._loop.after(self._delay_ms, lambda: start(token))
+                self._loop.after(self._delay_ms, lambda token=token: start(token))
                 return
         self._idle.append(start)
 

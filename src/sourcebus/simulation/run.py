@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sourcebus.bus import DeadLetter
 from sourcebus.bus.store import Store
+from sourcebus.simulation.ending import judge_leaks, judge_truth
 from sourcebus.simulation.intake import Intake
 from sourcebus.simulation.judge import Books, Judge
 from sourcebus.simulation.loop import Loop
@@ -225,7 +226,9 @@ class _Run:
                 self.intake.end_polls()
             while not done() and not self.stop():
                 if self.loop.now > deadline:
-                    self.judge.breaks(1, f"{self.world.settle_ms / 60_000:.0f} minutes after the last change work is still owed")
+                    self.judge.breaks(
+                        1, f"{self.world.settle_ms / 60_000:.0f} minutes after the last change work is still owed"
+                    )
                 self.loop.run(self.loop.now + _LOOK_MS, self.stop)
 
     def _longest_happening(self) -> float:
@@ -247,38 +250,11 @@ class _Run:
 
     def _judge_the_end(self) -> None:
         self.letters = self.wire.dead_letters()
-        dead = self.judge.all_delivered(self.letters)
-        for source_id, place in self.places.items():
-            if place.present:
-                self._judge_truth(source_id, place, dead)
-        self._judge_leaks()
-
-    def _judge_truth(self, source_id: str, place: Place, dead: set[tuple[str, str, bool]]) -> None:
-        if (source_id, "", True) in dead:
-            return  # a listing that failed for good excuses what it would have found
-        seen = place.source.poll_ms > 0 or place.source.reconcile_ms > 0
-        for ref, (version, gone) in place.truth.objects.items():
-            have = place.index.get(ref)
-            if (have.version == version and have.gone == gone) or (gone and have.gone) or (source_id, ref, False) in dead:
-                continue
-            item = self.judge.books.items.get((source_id, ref, False))
-            if seen or (item and have.version < item.owed):
-                self.judge.breaks(1, f"{source_id}/{ref} is at version {version}, the index at {have.version}: a change was lost")
-
-    def _judge_leaks(self) -> None:
-        """When every window is over and every source removed, nothing is left of them."""
-        self.loop.run(self.loop.now + _FORGOTTEN_MS + max(s.window_ms for s in self.judge.sources.values()), self.stop)
+        judge_truth(self.judge, self.places, self.judge.all_delivered(self.letters))
+        longest = max((source.window_ms for source in self.judge.sources.values()), default=0.0)
+        self.loop.run(self.loop.now + _FORGOTTEN_MS + longest, self.stop)
         self._audit()
-        for source_id in self.judge.sources:
-            self.bus.unregister(source_id)
-        shared = {source.quota.bucket for source in self.judge.sources.values()} - {None}
-        for _ in range(200):
-            self.bus.tick()
-        left = {name: size for name, size in self.store.sizes().items() if size}
-        for name in ("con", "wt", "inv", "wake"):
-            left.pop(name, None)  # who works here, not what for
-        if sum(left.values()) > 2 * len(shared):
-            self.judge.breaks(12, f"all sources are gone, and these members are left: {left}")
+        judge_leaks(self.judge, self.bus, self.store)
 
     def _report(self, busy: float, settled_ms: float) -> Report:
         dead = Counter(letter.source_id for letter in self.letters)

@@ -13,7 +13,9 @@ Row = Sequence[str]
 
 def _table(head: Row, rows: Sequence[Row]) -> str:
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows))
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    )
 
 
 def _span(ms: float) -> str:
@@ -32,7 +34,11 @@ def _times(freshness: Freshness) -> list[str]:
 def shown_world(world: World) -> str:
     """What there is and what will go wrong."""
     head = ["source", "objects", "changes/h", "webhooks", "poll", "extraction", "quota", "true rate"]
-    lines = [f"world {world.seed}: {_span(world.duration_ms)}, {world.slots} slots", "", _table(head, list(map(_source_row, world.sources)))]
+    lines = [
+        f"world {world.seed}: {_span(world.duration_ms)}, {world.slots} slots",
+        "",
+        _table(head, list(map(_source_row, world.sources))),
+    ]
     if world.happenings:
         lines.append("")
     for one in world.happenings:

@@ -66,7 +66,7 @@ class Slot:
     # --- life ----------------------------------------------------------------------------------------------------
 
     def _start(self, token: int) -> None:
-        if self.alive:
+        if self.alive and self._process is None:
             self._process = Process(self._loop, self._shift(token), self._ended)
 
     def _ended(self) -> None:
@@ -274,4 +274,6 @@ class Slot:
             one.place.extracted += 1
         lease = one.lease
         written = one.place.index.write(lease.object_ref, one.version, one.gone, lease.fence, self._loop.now)
-        self._trace.line("write", source=lease.source_id, ref=lease.object_ref, version=one.version, fence=lease.fence, done=written)
+        self._trace.line(
+            "write", source=lease.source_id, ref=lease.object_ref, version=one.version, fence=lease.fence, done=written
+        )

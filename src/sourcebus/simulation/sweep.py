@@ -45,7 +45,9 @@ class _Sweeps:
         self._now = 0.0
         self._places = places(world, lambda: self._now)
         ids = {source.id for source in world.sources}
-        changes = [(change, place) for name, place in self._places.items() if name in ids for change in schedule(world, place.source)]
+        changes = [
+            (change, place) for name, place in self._places.items() if name in ids for change in schedule(world, place.source)
+        ]
         self._changes = sorted(changes, key=lambda pair: pair[0].at_ms)
         self._next = 0
         self._names = [source.id for source in world.sources]

@@ -144,7 +144,9 @@ class Wire:
         )
         self._judge.claimed(claimed, most)
         if claimed.leases:
-            self._trace.line("claim", by=consumer, got=[(x.source_id, x.object_ref, x.fence, x.attempt) for x in claimed.leases])
+            self._trace.line(
+                "claim", by=consumer, got=[(x.source_id, x.object_ref, x.fence, x.attempt) for x in claimed.leases]
+            )
         self._answer()
         return claimed
 
@@ -157,7 +159,9 @@ class Wire:
         self._answer()
         return settled.invite
 
-    def nack(self, leases: Sequence[Lease], error: str, how: Settle, *, wait_ms: float = 0, service_ms: float = 0) -> Sequence[int]:
+    def nack(
+        self, leases: Sequence[Lease], error: str, how: Settle, *, wait_ms: float = 0, service_ms: float = 0
+    ) -> Sequence[int]:
         self._reach()
         bus_ms = self._bus.vitals().now_ms if wait_ms else 0
         settled = self._run(lambda: self._bus.nack(leases, error, how=how, wait_ms=wait_ms, service_ms=service_ms))

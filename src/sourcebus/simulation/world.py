@@ -122,7 +122,8 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class RedisRestart:
-    """Redis is away for `down_ms`; Celery's queue, which lives there too, is lost. With `loses_ms` so is the end of the bus's log."""
+    """Redis is away for `down_ms`, and Celery's queue, which lives there too, is lost. So is the end of the bus's log with
+    `loses_ms`."""
 
     at_ms: float
     down_ms: float
