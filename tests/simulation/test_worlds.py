@@ -255,6 +255,16 @@ def test_overflow_keeps_one_scan_and_loses_nothing(url: str):
     assert report.freshness.missing == 0
 
 
+def test_a_refresh_that_overflows_does_not_keep_everybody_waiting(url: str):
+    """What a manual scan finds, and what comes while a manual refresh runs, is not manual itself: found by a seed."""
+    silent = replace(CALM, objects=60, changes_per_hour=0.0, bursts=(Burst(MINUTE, 60),), webhooks=None, max_pending=20)
+    busy = replace(CALM, id="busy", objects=1, changes_per_hour=0.0, deletes=0.0, bursts=(Burst(0.0, 1, 600, 5 * MINUTE),))
+    doings = (Refresh(2 * MINUTE, "calm", ""), Refresh(2 * MINUTE, "busy", "0"))
+    world = World(21, (silent, busy), slots=1, duration_ms=10 * MINUTE, happenings=doings, settle_ms=10 * MINUTE)
+    report, _ = run(world, url)
+    assert report.freshness.missing == 0
+
+
 def test_sources_come_and_go_and_change(url: str):
     doings = (
         Put(2 * MINUTE, replace(CALM, id="late", known=False)),

@@ -34,8 +34,9 @@ class Broken:
 
 @dataclass(slots=True)
 class Item:
-    """The books of one object or scope. `asked`, `told` and `claimed` are step numbers: of the last signal that may have been
-    kept, of the last that must have been, and of the last claim. `owed`: the version that was true at the last signal."""
+    """The books of one object or scope. `asked`, `told`, `wished`, `claimed` and `finished` are step numbers: of the last
+    signal that may have been kept, of the last that must have been, of the last manual refresh, of the last claim, and of the
+    last claim that succeeded. `owed`: the version that was true at the last signal."""
 
     live: Lease | None = None
     deadline: float = _NEVER
@@ -43,7 +44,9 @@ class Item:
     asked: int = 0
     told: int = 0
     owed: int = 0
+    wished: int = 0
     claimed: int = 0
+    finished: int = 0
     done: bool = True
     hopeless: bool = False
 
@@ -135,6 +138,8 @@ class Judge:
         for event in events:
             item = self._item(key_of(event))
             item.asked = self._step
+            if event.signal is Signal.MANUAL:
+                item.wished = self._step
             if not sure:
                 continue
             item.told = self._step
@@ -166,6 +171,8 @@ class Judge:
             self.breaks(2, f"{_shown(key)} claimed {item.window_until - lease.claimed_at_ms:.0f} ms before its window's end")
         if item.asked <= item.claimed and item.done and not key[2]:
             self.breaks(2, f"{_shown(key)} claimed though nobody asked for it since it was done")
+        if lease.signal is Signal.MANUAL and item.wished <= item.finished:
+            self.breaks(7, f"{_shown(key)} goes before others as a manual refresh, and nobody asked for one since it was done")
         if lease.source_id in self.held:
             self.breaks(12, f"{_shown(key)} claimed while its source was held")
         self._free(key, item)
@@ -208,7 +215,7 @@ class Judge:
         self._free(key, item)
         bucket = self.books.buckets[self.sources[lease.source_id].bucket]
         if how is None:
-            item.done = True
+            item.done, item.finished = True, item.claimed
             item.window_until = lease.claimed_at_ms + self.sources[lease.source_id].window_ms
         elif how is Settle.RELEASE:
             bucket.level += 1.0
