@@ -40,8 +40,11 @@ def run(world: World, url: str) -> tuple[Report, list[dict[str, Any]]]:
 CALM = SimSource("calm", objects=20, changes_per_hour=120.0, extract=Latency(300.0, 0.5), window_ms=5_000.0)
 
 
+QUIET = World(1, (CALM,), slots=2, duration_ms=30 * MINUTE)
+
+
 def test_a_calm_source_is_fresh_within_its_window(url: str):
-    report, _ = run(World(1, (CALM,), slots=2, duration_ms=30 * MINUTE), url)
+    report, _ = run(QUIET, url)
     source = report.sources[0]
     assert source.freshness.missing == 0
     assert source.freshness.arrived == source.changes > 20
@@ -78,6 +81,7 @@ CRASHES = World(
     slots=3,
     duration_ms=10 * MINUTE,
     happenings=(Crash(MINUTE + 9_000, 5_000.0), Crash(MINUTE + 50_000, 20_000.0, 1), Crash(5 * MINUTE + 5_000, 60_000.0)),
+    settle_ms=20 * MINUTE,
 )
 
 
@@ -151,32 +155,48 @@ def test_when_all_data_is_lost_every_source_is_looked_through(url: str):
     assert sum(source.found_by_scans for source in report.sources) > 0
 
 
+JUMPS = World(
+    9,
+    (replace(CALM, changes_per_hour=1_000.0),),
+    slots=2,
+    duration_ms=15 * MINUTE,
+    happenings=(
+        ClockJump(2 * MINUTE, 45_000.0),
+        ClockJump(3 * MINUTE, -45_000.0),
+        ClockJump(6 * MINUTE, -20_000.0),
+        ClockJump(8 * MINUTE, 600_000.0),
+        ClockJump(10 * MINUTE, -600_000.0),
+    ),
+)
+
+
 def test_clocks_may_jump(url: str):
-    jumps = (
-        ClockJump(3 * MINUTE, 45_000.0),
-        ClockJump(4 * MINUTE, -45_000.0),
-        ClockJump(9 * MINUTE, -20_000.0),
-        ClockJump(12 * MINUTE, 600_000.0),
-        ClockJump(15 * MINUTE, -600_000.0),
-    )
-    busy = replace(CALM, changes_per_hour=1_000.0)
-    report, _ = run(World(9, (busy,), slots=2, duration_ms=25 * MINUTE, happenings=jumps), url)
+    report, _ = run(JUMPS, url)
     assert report.freshness.missing == 0
+
+
+STRICT = World(
+    10,
+    (
+        SimSource(
+            "strict",
+            objects=100,
+            changes_per_hour=0.0,
+            bursts=(Burst(MINUTE, 60),),
+            quota=Quota(rate=1.0, burst=8.0),
+            true_rate=0.8,
+            true_burst=7.0,
+            webhooks=Webhooks(Latency(100.0)),
+        ),
+    ),
+    slots=3,
+    duration_ms=10 * MINUTE,
+)
 
 
 def test_after_a_429_the_bucket_lets_through_no_more_than_its_rate(url: str):
     """Halving the learned rate must not make the burst longer: found by a seed."""
-    strict = SimSource(
-        "strict",
-        objects=100,
-        changes_per_hour=0.0,
-        bursts=(Burst(MINUTE, 60),),
-        quota=Quota(rate=1.0, burst=8.0),
-        true_rate=0.8,
-        true_burst=7.0,
-        webhooks=Webhooks(Latency(100.0)),
-    )
-    report, _ = run(World(10, (strict,), slots=3, duration_ms=10 * MINUTE), url)
+    report, _ = run(STRICT, url)
     source = report.sources[0]
     assert source.throttled > 0
     assert source.quota_too_small
@@ -200,13 +220,20 @@ def test_what_is_given_back_unbegun_gives_back_no_more_than_it_took(url: str):
     run(World(11, (strict,), slots=3, duration_ms=10 * MINUTE), url)
 
 
-def test_two_sources_of_one_tenant_share_its_quota(url: str):
-    quota = Quota(rate=0.5, burst=2.0, concurrency=2, bucket="tenant")
-    tenant = tuple(
-        replace(CALM, id=name, objects=60, quota=quota, changes_per_hour=0.0, bursts=(Burst(MINUTE, 60),), window_ms=1_000.0)
+TENANT = Quota(rate=0.5, burst=2.0, concurrency=2, bucket="tenant")
+TENANTS = World(
+    12,
+    tuple(
+        replace(CALM, id=name, objects=60, quota=TENANT, changes_per_hour=0.0, bursts=(Burst(MINUTE, 60),), window_ms=1_000.0)
         for name in ("a", "b")
-    )
-    report, _ = run(World(12, tenant, slots=4, duration_ms=10 * MINUTE), url)
+    ),
+    slots=4,
+    duration_ms=10 * MINUTE,
+)
+
+
+def test_two_sources_of_one_tenant_share_its_quota(url: str):
+    report, _ = run(TENANTS, url)
     assert report.freshness.max_ms > 100 / 0.5 * 1000, "120 calls at 0.5 a second take minutes"
     assert sum(source.throttled for source in report.sources) == 0
 
@@ -265,8 +292,12 @@ def test_a_refresh_that_overflows_does_not_keep_everybody_waiting(url: str):
     assert report.freshness.missing == 0
 
 
-def test_sources_come_and_go_and_change(url: str):
-    doings = (
+DOINGS = World(
+    16,
+    (replace(CALM, changes_per_hour=600.0),),
+    slots=2,
+    duration_ms=16 * MINUTE,
+    happenings=(
         Put(2 * MINUTE, replace(CALM, id="late", known=False)),
         Pause(4 * MINUTE, "calm", 3 * MINUTE),
         Put(5 * MINUTE, replace(CALM, quota=Quota(rate=0.2, burst=1.0), window_ms=1_000.0)),
@@ -274,10 +305,12 @@ def test_sources_come_and_go_and_change(url: str):
         Refresh(10 * MINUTE, "late", ""),
         Remove(12 * MINUTE, "calm"),
         Put(12 * MINUTE + 50, replace(CALM, known=False)),
-    )
-    report, _ = run(
-        World(16, (replace(CALM, changes_per_hour=600.0),), slots=2, duration_ms=20 * MINUTE, happenings=doings), url
-    )
+    ),
+)
+
+
+def test_sources_come_and_go_and_change(url: str):
+    report, _ = run(DOINGS, url)
     assert {source.id for source in report.sources} == {"calm", "late"}
     assert report.freshness.missing == 0
 

@@ -35,7 +35,7 @@ def _chat(name: str, random: Random) -> SimSource:
     return SimSource(
         name,
         objects=random.randint(3, 40),
-        changes_per_hour=random.uniform(20, 200),
+        changes_per_hour=random.uniform(20, 150),
         skew=random.choice([1.0, 3.0]),
         webhooks=Webhooks(Latency(random.choice([50.0, 400.0]), 1.0), duplicated=0.2),
         extract=Latency(30.0, 0.5),
@@ -112,7 +112,7 @@ def _backfill(name: str, random: Random) -> SimSource:
     """New: everything has to be found and extracted, beside its live changes."""
     return SimSource(
         name,
-        objects=random.randint(30, 200),
+        objects=random.randint(20, 120),
         changes_per_hour=random.uniform(0, 60),
         known=False,
         extract=Latency(random.choice([20.0, 200.0, 1_000.0]), 0.5),
@@ -191,9 +191,9 @@ def _doings(random: Random, duration_ms: float, sources: list[SimSource]) -> lis
 
 
 def random_world(seed: int) -> World:
-    """A world of half an hour to an hour and a half. Seeds are any whole numbers."""
+    """A world of 20 to 50 virtual minutes. Seeds are any whole numbers."""
     random = Random(f"world/{seed}")
-    duration_ms = random.uniform(30, 90) * _MINUTE_MS
+    duration_ms = random.uniform(20, 50) * _MINUTE_MS
     slots = random.randint(1, 6)
     sources = _sources(random)
     happenings = [*_faults(random, duration_ms, slots), *_doings(random, duration_ms, sources)]
