@@ -13,6 +13,7 @@ from sourcebus.simulation.world import World
 
 _FAIR_SPAN_MS = 60_000.0
 _HUNGER_MS = 120_000.0
+_MANY = 20
 
 
 @dataclass(slots=True)
@@ -30,9 +31,11 @@ class Sampler:
         self._backlogged: dict[str, _Run] = {}
         self._hungry_ms: dict[str, float] = {}
         self._claims: dict[str, int] = {}
+        self._calm = not world.lost_replies
 
     def disturbed(self) -> None:
-        """Something failed: who got how much before says nothing about fairness after."""
+        """Something failed. Shares are compared no more: a lost lease is charged to its source, and nobody worked."""
+        self._calm = False
         self._backlogged.clear()
         self._hungry_ms.clear()
 
@@ -45,10 +48,8 @@ class Sampler:
             self._waits(one)
             self._bounded(one)
             self._hunger(one, alive)
-        if alive == self._world.slots:
+        if self._calm:
             self._fair({one.source_id for one in stats if self._is_backlogged(one)}, now)
-        else:
-            self._backlogged.clear()
 
     def _waits(self, one: SourceStats) -> None:
         waits = self._places[one.source_id].waits_ms
@@ -81,7 +82,7 @@ class Sampler:
     def _is_backlogged(self, one: SourceStats) -> bool:
         """Nothing but the fair order holds it back, now and until the next look."""
         place = self._places[one.source_id]
-        most = self._world.slots * self._world.claim_batch
+        most = max(_MANY, self._world.slots * self._world.claim_batch)
         free = place.source.quota.rate is None and place.source.quota.concurrency >= most
         return free and one.state == "ready" and one.pending - one.delayed >= most
 
