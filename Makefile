@@ -21,6 +21,7 @@ INSTALLED_PEERS := $(PEERS)/.installed $(PEERS_OLD)/.installed $(BULLMQ)/node_mo
 
 PORT ?= 8080
 DATA ?= sourcebus-data
+SOAK_MINUTES ?= 10
 # A folder of real files that every machine has: Python's own library. And the pages that explain what you are looking at.
 ifdef WATCH
 watched = --watch '$(WATCH)'
@@ -41,8 +42,8 @@ setup: $(VENV)/.installed-dev ## only make .venv, with what the tests need
 test: $(VENV)/.installed-dev ## run the tests (ARGS="-k words" narrows them)
 	@$(PY) -m pytest $(ARGS)
 
-soak: $(VENV)/.installed-dev ## the property tests that take longer
-	@$(PY) -m pytest -m soak $(ARGS)
+soak: $(VENV)/.installed-dev ## the tests that take longer; new simulated worlds for SOAK_MINUTES (10, or hours)
+	@SOAK_MINUTES='$(SOAK_MINUTES)' $(PY) -m pytest -m soak $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 	@$(VENV)/bin/ruff check .

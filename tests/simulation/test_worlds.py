@@ -141,16 +141,16 @@ def test_a_restart_loses_nothing(url: str):
 
 def test_after_a_power_cut_the_poll_finds_what_was_lost_and_no_fence_comes_twice(url: str):
     cuts = tuple(RedisRestart((2 + 3 * number) * MINUTE, 1_000.0, 2_000.0) for number in range(5))
-    busy = replace(CALM, changes_per_hour=2_000.0, webhooks=Webhooks(Latency(50.0)), poll_ms=3 * MINUTE)
+    busy = replace(CALM, changes_per_hour=1_200.0, webhooks=Webhooks(Latency(50.0)), poll_ms=3 * MINUTE)
     report, trace = run(World(7, (busy,), slots=3, duration_ms=20 * MINUTE, happenings=cuts), url)
     assert any(step["did"] == "put_back" for step in trace)
     assert report.freshness.missing == 0
 
 
 def test_when_all_data_is_lost_every_source_is_looked_through(url: str):
-    wiped = (RedisWipe(5 * MINUTE), RedisWipe(11 * MINUTE))
-    busy = replace(CALM, changes_per_hour=1_500.0, webhooks=Webhooks(Latency(2_000.0, 1.0)))
-    report, _ = run(World(8, (busy, replace(busy, id="other")), slots=2, duration_ms=20 * MINUTE, happenings=wiped), url)
+    wiped = (RedisWipe(3 * MINUTE), RedisWipe(7 * MINUTE))
+    busy = replace(CALM, changes_per_hour=1_000.0, webhooks=Webhooks(Latency(2_000.0, 1.0)))
+    report, _ = run(World(8, (busy, replace(busy, id="other")), slots=2, duration_ms=12 * MINUTE, happenings=wiped), url)
     assert report.freshness.missing == 0
     assert sum(source.found_by_scans for source in report.sources) > 0
 
