@@ -30,8 +30,8 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """One source. `waits_ms`: how long objects stood there ready or delayed, by reason as in `SourceStats` (and `worker`:
-    none was free), in object-milliseconds. `throttled` calls met a 429. `demand_per_s` and `rate_per_s` are calls."""
+    """One source. `waits_ms`: how long objects stood there ready or delayed, summed over them, by the names of
+    `sourcebus.bus.standing.WAITED` and ``paused``. `throttled` calls met a 429. `demand_per_s` and `rate_per_s` are calls."""
 
     id: str
     changes: int

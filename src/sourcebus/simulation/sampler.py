@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from sourcebus.bus import SourceStats
+from sourcebus.bus import COUNTED_AS, SourceStats
 from sourcebus.simulation.judge import Judge
 from sourcebus.simulation.place import Place
 from sourcebus.simulation.wire import Wire
@@ -54,8 +54,8 @@ class Sampler:
     def _waits(self, one: SourceStats) -> None:
         waits = self._places[one.source_id].waits_ms
         ready = one.pending - one.delayed
-        reason = one.reason if one.reason not in ("", "no_worker") else "worker"
-        for name, count in ((reason, ready), ("window_or_backoff", one.delayed)):
+        reason = one.reason or "no_worker"  # somebody is on the way
+        for name, count in ((COUNTED_AS.get(reason, reason), ready), ("window", one.delayed)):
             if count:
                 waits[name] = waits.get(name, 0.0) + count * self._world.sample_ms
 
