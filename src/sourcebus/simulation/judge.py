@@ -7,6 +7,7 @@ would need more is let go.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -100,8 +101,8 @@ class Judge:
             self.broken.append(Broken(promise, self._at_ms(), what))
 
     def _now(self) -> float:
-        """The bus's time, or a moment before it."""
-        return self._server_ms() if self.straight else self.books.now
+        """The bus's time, in whole milliseconds as it counts, or a moment before it."""
+        return math.floor(self._server_ms()) if self.straight else self.books.now
 
     # --- what happens to sources ---------------------------------------------------------------------------------
 
