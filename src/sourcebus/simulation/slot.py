@@ -54,7 +54,7 @@ class Slot:
     ) -> None:
         self._number, self._world, self._loop, self._wire, self._celery = number, world, loop, wire, celery
         self._places, self._accept, self._trace = places, accept, trace
-        self._pace = Pace(world.slow_ms, world.claim_batch)
+        self._pace = Pace(world.claim_ms, world.claim_batch)
         self._runs = 0
         self._process: Process | None = None
         self._batch: Batch | None = None
@@ -87,7 +87,7 @@ class Slot:
 
     def _back(self) -> None:
         self.alive = True
-        self._pace = Pace(self._world.slow_ms, self._world.claim_batch)
+        self._pace = Pace(self._world.claim_ms, self._world.claim_batch)
         self._celery.offer(self._start)
 
     def stall(self, for_ms: float) -> None:
@@ -240,6 +240,9 @@ class Slot:
             place.failed += 1
         self._celery.publish(self._wire.nack([lease], str(answer.error), how, wait_ms=wait_ms, service_ms=service_ms))
         batch.settled([lease])
+        if how in (Settle.THROTTLED, Settle.UNAVAILABLE):  # what was claimed of the same quota waits with the rest
+            bucket = place.source.bucket
+            self._release(batch.take_back(lambda other: self._places[other.source_id].source.bucket == bucket))
 
     def _emit_differences(self, lease: Lease, place: Place, answer: Answer) -> None:
         """What `consumer.scan` does with a complete listing."""
