@@ -205,7 +205,7 @@ def test_after_a_429_the_bucket_lets_through_no_more_than_its_rate(url: str):
 
 
 def test_what_is_given_back_unbegun_gives_back_no_more_than_it_took(url: str):
-    """Tokens charged at the full rate come back at the full rate, whatever was learned meanwhile: found by a seed."""
+    """Tokens charged at the full rate come back at the full rate, whatever was learned meanwhile."""
     strict = SimSource(
         "strict",
         objects=100,
