@@ -33,11 +33,12 @@ local function begin(now_arg)
     m = {}
     for i = 1, M_LAST do m[i] = 0 end
     m[M_EPOCH] = raw
-    m[M_FENCE] = floor(raw) * 1024 -- above every fence of an earlier life of this bus
   end
   local passed = max(0, raw - m[M_RAW])
   m[M_RAW] = raw
   m[M_CLOCK] = (m[M_CLOCK] + passed <= raw) and raw or max(raw, m[M_CLOCK] + floor(passed / 2))
+  -- Above every fence of an earlier life, and above those that were lost with the end of the log in a power cut.
+  m[M_FENCE] = max(m[M_FENCE], m[M_CLOCK] * 1024)
   return m[M_CLOCK]
 end
 

@@ -39,7 +39,8 @@ local function bucket_state(id, b, now)
   if b[B_IN_FLIGHT] >= b[B_CAP] then return NOWHERE, 0, WHY_CAP end
   if b[B_RATE] > 0 and tag ~= REFRESH_TAG then
     local room = b[B_BURST] - min(s[S_COST], b[B_BURST])
-    local wake = math.ceil(b[B_TAT] - room / rate_now(b, now))
+    -- The burst is as long as the configured rate makes it: a halved one must not make it longer.
+    local wake = math.ceil(b[B_TAT] - room / b[B_RATE])
     if wake > now then return IN_WAIT, wake, WHY_TOKENS end
   end
   return IN_READY, tag, NO_REASON, n
@@ -86,7 +87,8 @@ end
 local function room_of(b, s, now)
   local slots = b[B_CAP] - b[B_IN_FLIGHT]
   if b[B_RATE] == 0 then return slots end
-  local spare = b[B_BURST] - min(s[S_COST], b[B_BURST]) - max(0, b[B_TAT] - now) * rate_now(b, now)
+  local ahead = (b[B_BURST] - min(s[S_COST], b[B_BURST])) / b[B_RATE] - max(0, b[B_TAT] - now)
+  local spare = ahead * rate_now(b, now)
   return max(1, min(slots, floor(spare / s[S_COST] + 1e-9) + 1))
 end
 

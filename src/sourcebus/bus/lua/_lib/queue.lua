@@ -106,6 +106,7 @@ local function accept(n, s, field, payload, now)
     local answer = MERGED
     if r[X_DIRTY] == 0 then
       r[X_DIRTY] = now
+      r[R_LANE] = lane -- the next claim is for the newer signals alone: what a manual one found is not manual
       answer = DEFERRED
     end
     r[R_LANE] = max(r[R_LANE], lane)

@@ -14,7 +14,10 @@ end
 local function free_slot(s, b, est, charged, service, cost, now)
   s[S_IN_FLIGHT] = s[S_IN_FLIGHT] - 1
   b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - 1
-  if cost ~= charged and b[B_RATE] > 0 then b[B_TAT] = b[B_TAT] + (cost - charged) / rate_now(b, now) end
+  if cost ~= charged and b[B_RATE] > 0 then
+    -- What comes back counts at the full rate: it may have been charged at that, before a 429 halved it.
+    b[B_TAT] = b[B_TAT] + (cost - charged) / (cost > charged and rate_now(b, now) or b[B_RATE])
+  end
   s[S_FINISH] = s[S_FINISH] + work(max(service, LEAST_MS) - est, s)
 end
 
@@ -84,7 +87,7 @@ local function reap(now, most)
     if s and r and r[R_STATE] == IN_FLIGHT then
       local c = cold(n, s)
       c[C_REAPED] = c[C_REAPED] + 1
-      end_lease(n, s, r, now - r[X_CLAIMED], r[X_COST], now)
+      end_lease(n, s, r, r[X_EST], r[X_COST], now) -- a dead worker's slot was free; one that hangs was charged by extend
       retry_or_bury(n, s, field, r, 'the lease was lost: its worker died or stood still', now, SOLO, false)
     else
       call('ZREM', ROOT .. 'x', field)
