@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from redis import Redis
 
@@ -30,38 +30,54 @@ class Keyspace:
     suffixes: set[str] = field(default_factory=set[str])
 
 
-def _unpack(letter: str, packed: bytes) -> dict[str, float]:
+# One round trip for all of it: the property machine looks after every step.
+_DUMP = """
+local read = {
+  list = function(key) return redis.call('LRANGE', key, 0, -1) end,
+  zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
+  hash = function(key) return redis.call('HGETALL', key) end,
+}
+local out = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local kind = redis.call('TYPE', key).ok
+  out[#out + 1] = { key, kind, read[kind] and read[kind](key) or {} }
+end
+return out
+"""
+
+
+def _unpack(letter: str, packed: bytes, at: int = 0) -> dict[str, float]:
     layout = layouts()[letter]
-    return dict(zip(layout.fields, struct.unpack_from(layout.format, packed), strict=True))
+    return dict(zip(layout.fields, struct.unpack_from(layout.format, packed, at), strict=True))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
 
 
 def read(redis: Redis, bus_name: str) -> Keyspace:
     space, prefix = Keyspace(), root(bus_name)
-    for key in cast("list[bytes]", redis.keys(prefix.replace(b"[", b"\\[") + b"*")):
-        suffix = key[len(prefix) :].decode()
+    hashes: dict[str, dict[str, bytes]] = {}
+    dump = cast("list[tuple[bytes, bytes, list[bytes]]]", redis.eval(_DUMP, 0, prefix.replace(b"[", b"\\[").decode() + "*"))
+    for key, kind, values in dump:
+        suffix = _text(key[len(prefix) :])
         space.suffixes.add(suffix)
-        kind = cast("bytes", redis.type(key))
         if kind == b"list":
-            space.lists[suffix] = [
-                item.decode("utf-8", "surrogatepass") for item in cast("list[bytes]", redis.lrange(key.decode(), 0, -1))
-            ]
+            space.lists[suffix] = [_text(value) for value in values]
         elif kind == b"zset":
-            members = cast("list[tuple[bytes, float]]", redis.zrange(key, 0, -1, withscores=True))
-            space.sets[suffix] = {member.decode("utf-8", "surrogatepass"): score for member, score in members}
-    counts = cast("dict[bytes, bytes]", redis.hgetall((prefix + b"n").decode()))
-    hashes: dict[str, Any] = {"src": space.sources, "bkt": space.buckets, "r": space.records}
-    for name, into in hashes.items():
-        for name_of, packed in cast("dict[bytes, bytes]", redis.hgetall((prefix + name.encode()).decode())).items():
-            letter = {"src": "S", "bkt": "B", "r": "R"}[name]
-            value = _unpack(letter, packed)
-            if letter == "S":
-                value |= _unpack("N", counts[name_of])
-            if letter == "S" and not value["bucket"]:
-                space.buckets[name_of.decode()] = _unpack("B", packed[layouts()["S"].size :])
-            if letter == "R" and value["state"] == IN_FLIGHT:
-                extra = layouts()["X"]
-                value |= zip(extra.fields, struct.unpack_from(extra.format, packed, layouts()["R"].size), strict=True)
-            into[name_of.decode("utf-8", "surrogatepass")] = value
+            space.sets[suffix] = {_text(name): float(score) for name, score in zip(values[::2], values[1::2], strict=True)}
+        elif kind == b"hash":
+            hashes[suffix] = {_text(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
+    space.buckets = {name: _unpack("B", packed) for name, packed in hashes.get("bkt", {}).items()}
+    for number, packed in hashes.get("src", {}).items():
+        source = _unpack("S", packed) | _unpack("N", hashes["n"][number])
+        space.sources[number] = source
+        if not source["bucket"]:
+            space.buckets[number] = _unpack("B", packed, layouts()["S"].size)
+    for name, packed in hashes.get("r", {}).items():
+        record = _unpack("R", packed)
+        leased = _unpack("X", packed, layouts()["R"].size) if record["state"] == IN_FLIGHT else {}
+        space.records[name] = record | leased
     return space
 
 

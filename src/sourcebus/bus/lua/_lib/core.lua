@@ -50,7 +50,7 @@ local touched_counts, touched_sources, touched_buckets, touched_records = {}, {}
 local function decode_counts(raw) return { false, unpack_at(N_FORMAT, raw) } end
 
 -- Slots 2 and 3: the place it was loaded with.
-local function decode_bucket(raw, id, at)
+local function decode_bucket(raw, _, at)
   local b = { false, 0, 0, unpack_at(B_FORMAT, raw, at or 1) }
   b[B_WAS_AT], b[B_WAS] = b[B_AT], b[B_WHERE]
   return b

@@ -136,35 +136,21 @@ local function flush_buckets(now)
   return soonest
 end
 
-local function flush_counts()
+-- Writes the touched values of one hash; `touched` is slot 1 of each.
+local function flush_hash(key, names, cache, encode)
   local set = {}
-  for i = 1, #touched_counts do
-    local n = touched_counts[i]
-    local q = counts[n]
-    if q then
-      q[N_TOUCHED] = false
-      set[#set + 1] = n
-      set[#set + 1] = pack(N_FORMAT, unpack(q, N_FIRST, N_LAST))
+  for i = 1, #names do
+    local value = cache[names[i]]
+    if value then
+      value[1] = false
+      set[#set + 1] = names[i]
+      set[#set + 1] = encode(names[i], value)
     end
   end
-  touched_counts = {}
-  send('HSET', 'n', set)
+  send('HSET', key, set)
 end
 
-local function flush_sources()
-  local set = {}
-  for i = 1, #touched_sources do
-    local n = touched_sources[i]
-    local s = sources[n]
-    if s then
-      s[S_TOUCHED] = false
-      set[#set + 1] = n
-      set[#set + 1] = encode_source(n, s)
-    end
-  end
-  touched_sources = {}
-  send('HSET', 'src', set)
-end
+local function encode_counts(_, q) return pack(N_FORMAT, unpack(q, N_FIRST, N_LAST)) end
 
 -- Writes everything. Answers whether something became due earlier than the waiting consumer means to look.
 local function flush(now)
@@ -176,8 +162,9 @@ local function flush(now)
   pushes = {}
   local due = flush_records()
   local wake = flush_buckets(now)
-  flush_counts()
-  flush_sources()
+  flush_hash('n', touched_counts, counts, encode_counts)
+  flush_hash('src', touched_sources, sources, encode_source)
+  touched_counts, touched_sources = {}, {}
   save_meta()
   return min(due, wake) < m[M_NEXT_WAKE]
 end
