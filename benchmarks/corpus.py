@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.progress import step
-from sourcebus.connectors.filesystem.documents import decode
+from sourcebus.connectors.documents import decode
 from sourcebus.errors import ObjectUnreadable
 
 _SUFFIXES = {".py", ".pyi", ".md", ".rst", ".txt", ".h", ".c", ".toml", ".cfg", ".js", ".css"}

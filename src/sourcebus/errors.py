@@ -6,6 +6,7 @@ exceptions. An exception means that the caller cannot get what was asked for::
     SourcebusError
     ├── InvalidInput            what the caller sent cannot be used; names the field and the fix
     │   └── UnknownSource       no source with that id
+    ├── Unverified              a delivery does not prove that it comes from its provider
     ├── Conflict                it exists already, or its state does not allow this
     ├── BusError                the event bus
     │   ├── BusUnavailable      Redis cannot be reached, is loading, or refuses writes
@@ -19,7 +20,9 @@ exceptions. An exception means that the caller cannot get what was asked for::
         ├── ObjectUnreadable    this object cannot be extracted (binary, too large, no permission, broken)
         ├── SourceUnavailable   the whole source does not answer now (root missing, 5xx, time-out)
         ├── Throttled           the provider says wait (429 and its cousins); costs no attempt
-        └── NeedsAuth           credentials are missing, expired or refused
+        ├── NeedsAuth           credentials are missing, expired or refused
+        ├── CursorExpired       the feed cannot go on from this cursor: list everything anew
+        └── SubscriptionLost    the provider does not know this subscription any more: subscribe anew
 """
 
 from __future__ import annotations
@@ -47,6 +50,10 @@ class UnknownSource(InvalidInput):
     def __init__(self, source_id: str, field: str = "source_id") -> None:
         self.source_id = source_id
         super().__init__(field, f"there is no source {source_id!r}", "add it first: sourcebus source add")
+
+
+class Unverified(SourcebusError):
+    """A delivery does not prove that it comes from its provider, or is too old to be believed. Says why, never the secret."""
 
 
 class Conflict(SourcebusError):
@@ -118,3 +125,11 @@ class Throttled(ConnectorError):
 
 class NeedsAuth(ConnectorError):
     """Credentials are missing, expired or refused. A person has to act."""
+
+
+class CursorExpired(ConnectorError):
+    """The provider's change feed cannot go on from this cursor (410, a reset). The scope is listed anew, as a whole."""
+
+
+class SubscriptionLost(ConnectorError):
+    """The provider does not know the subscription any more. A new one is made, and the source is scanned."""

@@ -164,6 +164,66 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """One HTTP request that a provider sent to a source's hook, as it came off the wire.
+
+    `headers` has names in lower case, repeated ones joined by ", "; `query` the first value of each parameter; `body` the raw
+    bytes, which is what signatures are over. `url` is the public address it was sent to, where the installation knows it.
+    """
+
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+    received_at_ms: int
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A provider's promise to send deliveries until `expires_at_ms` (None: until it is cancelled).
+
+    `id` is the provider's own. `secret` is what its deliveries prove themselves by, encrypted at rest and never shown;
+    `state` is whatever else the connector needs to renew or cancel it, as JSON, and may be shown.
+    """
+
+    id: str
+    expires_at_ms: int | None = None
+    secret: str | None = field(default=None, repr=False)
+    state: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer that a provider's handshake asks for, byte for byte."""
+
+    body: bytes = b""
+    status: int = 200
+    media_type: str = "text/plain"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a verified delivery says.
+
+    `changes`: objects, or scopes (kind SCAN) where the provider only says that something changed. They are stored before
+    the delivery is answered. `reply` answers a handshake; None means 202 once everything is stored.
+    `delivery_id` is the same for a delivery that is sent again (None: the provider gives none). `lost` are subscriptions that
+    the provider has ended, `renew` those that it wants renewed now, `keep` one that this delivery has confirmed or brought.
+    `note` says, for people, what it was where nothing follows from it (a ping, an event of no interest).
+    """
+
+    changes: Sequence[Change] = ()
+    reply: Reply | None = None
+    delivery_id: str | None = None
+    lost: Sequence[str] = ()
+    renew: Sequence[str] = ()
+    keep: Subscription | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A searchable text. `part` tells several documents of one object apart (an attachment's name); "" for the only one."""
 

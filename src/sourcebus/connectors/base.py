@@ -16,19 +16,23 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota, QuotaLeft
+from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
     """What holds for a source that does not set it itself.
 
-    `quota` is what the outside API allows, `window_ms` the dedup window, `poll_interval_s` the time between two listings.
+    `quota` is what the outside API allows, `window_ms` the dedup window, `poll_interval_s` the time between two listings while
+    nothing pushes, `reconcile_interval_s` the time between two complete ones beside working webhooks. `cost` is what one
+    claim is charged in the quota's units before its true cost is known (see `Costly`).
     """
 
     quota: Quota = field(default_factory=Quota)
     window_ms: int = 30_000
     poll_interval_s: float = 600.0
+    reconcile_interval_s: float = 21_600.0
+    cost: float = 1.0
 
 
 class Connector(abc.ABC):
@@ -57,7 +61,12 @@ class Connector(abc.ABC):
 
         A source that cannot tell what changed lists everything that is there. The pass ends with a `Cursor`. Only with
         ``complete=True`` in it does absence mean anything: every object of the scope was yielded in this pass. A source that
-        does not answer raises `SourceUnavailable`; it never passes for an empty one.
+        does not answer raises `SourceUnavailable`; it never passes for an empty one. A feed that cannot go on from `cursor`
+        raises `CursorExpired` before it yields anything.
+
+        A feed of many pages yields a `Cursor` after each: a pass may be cut there (its quota is spent, its worker stops)
+        and is then taken up from that cursor, also where it began with None. A pass that says ``complete`` at its end
+        says so of all its parts.
         """
 
     @abc.abstractmethod
@@ -113,6 +122,49 @@ class Metered(Protocol):
     def quota_left(self) -> QuotaLeft | None:
         """What the newest answer said, once: None until the next one says it again. Called between two extractions, by the
         thread that extracts."""
+        ...
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """A connector whose calls cost different numbers of the quota's units."""
+
+    def take_cost(self) -> float:
+        """What the calling thread has spent since it last asked, in units."""
+        ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """A connector whose provider sends webhooks."""
+
+    def parse_webhook(self, delivery: Delivery, subscriptions: Sequence[Subscription]) -> Heard:
+        """What a delivery to the source's hook says. `subscriptions` are the source's living ones, newest first.
+
+        Proves the raw bytes first, in constant time, against every live secret; only then parses. Raises `Unverified`,
+        or `InvalidInput` for a proven body that makes no sense. Runs in the gateway while the provider waits: it talks to
+        nobody (a signing key that has to be fetched is the one exception, and is kept).
+        """
+        ...
+
+
+@runtime_checkable
+class Subscribes(Protocol):
+    """A connector that asks its provider to send webhooks, and has to keep asking. Used together with `Hears`."""
+
+    def subscribe(self, hook_url: str) -> Subscription:
+        """Have deliveries sent to `hook_url`, which answers the provider's handshake during this call.
+
+        Called again where there is a subscription already: the new one takes over, the old one lives until it ends.
+        """
+        ...
+
+    def renew(self, subscription: Subscription, hook_url: str) -> Subscription:
+        """A longer life for it: the same one, or its successor under a new id. Raises `SubscriptionLost`."""
+        ...
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Cancel it. One that the provider does not know is cancelled already."""
         ...
 
 

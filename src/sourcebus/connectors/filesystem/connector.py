@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
-from sourcebus.connectors.filesystem.documents import document
+from sourcebus.connectors.documents import document
 from sourcebus.connectors.filesystem.patterns import DEFAULT_EXCLUDES, Selection
 from sourcebus.connectors.filesystem.tree import Tree
 from sourcebus.connectors.filesystem.watching import Watch

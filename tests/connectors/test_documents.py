@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from sourcebus.connectors.filesystem.documents import decode, document
+from sourcebus.connectors.documents import decode, document
 from sourcebus.errors import ObjectUnreadable
 
 GERMAN = "Die Größe der Übung übersteigt alle Maße. " * 20
@@ -203,6 +203,6 @@ def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ObjectUnreadable) as refused:
             document("a.docx", data)
         assert refused.value.reason == "too_large"
-    monkeypatch.setattr("sourcebus.connectors.filesystem.documents.MAX_UNPACKED_BYTES", 100)
+    monkeypatch.setattr("sourcebus.connectors.documents.MAX_UNPACKED_BYTES", 100)
     with pytest.raises(ObjectUnreadable, match="unpacks to"):
         document("a.docx", docx("text"))

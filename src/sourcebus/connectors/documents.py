@@ -1,4 +1,4 @@
-"""From a file's bytes to a searchable document.
+"""From an object's bytes to a searchable document, for every connector whose objects are files.
 
 Text and code are decoded here. PDF, office files, EPUB and HTML go through MarkItDown, which is imported when the first of
 them turns up (it takes two seconds). What a file *is* follows from its first bytes; its name only settles the rest.
