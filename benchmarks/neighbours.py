@@ -157,7 +157,7 @@ def _notes() -> list[str]:
         "paused and resumed.",
         f"Cold bursts are one event on each of {cold.SOURCES} sources in one emit; single ones come 5 to 30 ms after the one "
         "before was begun, when slots are idle but for the hot source. Goals are on waits until claimed, with claims of 64.",
-        "A slot is not interrupted: what it has claimed comes first, up to 50 ms of work by default (`claim_ms`). Against "
+        "A slot is not interrupted: what it has claimed comes first, up to 20 ms of work by default (`claim_ms`). Against "
         "an idle system that is many times the wait; smaller claims show how much of it.",
         "Celery's queue is first in, first out, so its wait grows with what is before: it has a smaller hot backlog, and "
         "would take in proportion longer behind as much as ours has.",

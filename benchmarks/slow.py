@@ -52,7 +52,7 @@ class Storm:
 
 def slow_beside_fast(rounds: int, turn_s: float) -> Shares:
     """8 slots, two processes of four threads each."""
-    limits = {"slow_ms": 250 // SCALE, "claim_ms": 50 // SCALE, "lease_ms": 30_000 // SCALE, "slice_ms": 15_000 // SCALE}
+    limits = {"slow_ms": 250 // SCALE, "claim_ms": 20 // SCALE, "lease_ms": 30_000 // SCALE, "slice_ms": 15_000 // SCALE}
     with running_server() as url, scratch() as folder, step("slow sources beside fast ones", 2 * rounds) as shown:
         call_ms = {"slow": SLOW_MS, "fast": FAST_MS}
         plan = Plan(url, str(folder), call_ms, slots=SLOTS // 2, commit_ms=50 / SCALE, limits=limits)

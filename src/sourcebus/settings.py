@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
     claim_batch: int = Field(default=128, ge=1, le=1_000, description="most events claimed at once while extractions are fast")
     claim_ms: int = Field(
-        default=50, ge=1, description="most milliseconds of work claimed at once; what is slower comes singly"
+        default=20, ge=1, description="most milliseconds of work claimed at once; what is slower comes singly"
     )
     slow_ms: int = Field(default=250, ge=1, description="an extraction slower than this gives back what was claimed with it")
     slice_ms: int = Field(default=15_000, ge=100, description="a consumer works this long before it invites a successor")

@@ -46,7 +46,7 @@ class ShiftLimits:
 
     lease_ms: int = 30_000
     claim_batch: int = 128
-    claim_ms: int = 50
+    claim_ms: int = 20
     slow_ms: int = 250
     slice_ms: int = 15_000
     extract_timeout_ms: int = 600_000

@@ -198,7 +198,7 @@ class World:
     celery_ms: float = 4.0
     lease_ms: int = 30_000
     claim_batch: int = 128
-    claim_ms: float = 50.0
+    claim_ms: float = 20.0
     slow_ms: float = 250.0
     slice_ms: float = 15_000.0
     commit_ms: float = 25.0

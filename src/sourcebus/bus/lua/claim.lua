@@ -9,16 +9,16 @@ local now = begin(ARGV[1])
 local deadline = now + lease_ms
 local GRACE_MS = 5000 -- a consumer counts as live this long beyond the time in which it must be heard of
 local STEP = 128 -- most records promoted, reaped or swept in one call
--- A turn of one source: one record, or as many as are together no more work than this. Taking very short ones singly would
--- cost more than doing them, and a millisecond is no unfairness that anybody could see.
-local TURN_MS, TURN_MOST = 1, 16
+-- A turn of one source: one record, or as many as are together no more work than this. Taking short ones singly would cost
+-- more than doing them, and five milliseconds are no unfairness that anybody could see.
+local TURN_MS, TURN_MOST = 5, 16
 
 m[M_CLAIMS] = m[M_CLAIMS] + 1
 m[M_NEXT_WAKE] = 0
 if token ~= '' then call('ZREM', ROOT .. 'inv', token) end
 local moved = reap(now, STEP)
 moved = moved + promote(now, STEP)
-sweep_wheel(now, STEP)
+sweep_wheel(now, min(STEP, 2 * want + 2)) -- faster than claims can fill it, and no more: this one's caller waits
 if moved > 0 then flush(now) end
 
 -- Ready buckets by start tag, read in growing pieces: turns may make few of them enough. The `want` smallest are enough in
