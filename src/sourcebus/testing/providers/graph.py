@@ -129,7 +129,7 @@ class GraphSimulator(ProviderServer):
         self.on("POST", f"/{segment}/oauth2/v2.0/token", self._token)
         self.on("GET", f"/download/{segment}/{segment}/{segment}", self._download)
         for path, cost, route in (
-            (f"/sites/([^/]+):/(.+)", self.facts.single, self._site_by_path),
+            ("/sites/([^/]+):/(.+)", self.facts.single, self._site_by_path),
             (f"/sites/{segment}/drive", self.facts.single, self._site_drive),
             (f"/sites/{segment}/drives", self.facts.several, self._site_drives),
             (f"/users/{segment}/drive", self.facts.single, self._user_drive),
