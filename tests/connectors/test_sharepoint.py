@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
+from tests.connectors.sharepoint_source import Library, SiteLibraries
 
 from sourcebus.testing import ConnectorSuite, SourceUnderTest
 from sourcebus.testing.providers.graph import GraphSimulator
-from tests.connectors.sharepoint_source import Library, SiteLibraries
 
 
 @pytest.fixture(scope="module")

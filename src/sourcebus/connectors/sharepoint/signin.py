@@ -119,6 +119,7 @@ class _Line:
     ) -> httpx.Response:
         if self._plain:
             url = url.replace("https://", "http://", 1)
+        headers = {**headers, "Connection": "close"}  # the next call is an hour away
         answer = self._api.call(method, url, params=params, headers=headers, content=content, accept=(400, 401, 403, 404))
         if not answer.text.lstrip().startswith("{"):
             raise SourceUnavailable(f"{method} {urlsplit(url).netloc}: the answer of the directory is no JSON")
