@@ -108,8 +108,9 @@ def test_what_changes_between_two_pages_is_in_the_next_delta(
 
 def test_an_item_that_recurs_counts_as_it_was_told_last(tenant: GraphSimulator, connector: SharePointConnector) -> None:
     file: dict[str, Any] = {"id": "01ABC", "name": "a.txt", "file": {}, "eTag": '"1"'}
-    page = {
-        "value": [file, {"id": "01ABC", "deleted": {}}, file],
+    gone: dict[str, Any] = {"id": "01ABC", "deleted": {}}
+    page: dict[str, Any] = {
+        "value": [file, gone, file],
         "@odata.deltaLink": f"{tenant.graph_url}/drives/x/root/delta",
     }
     tenant.refuse(Answer(200, page), path=".*/root/delta")

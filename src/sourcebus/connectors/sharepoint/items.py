@@ -87,6 +87,8 @@ class Paths:
 
     def learn(self, folder: JsonItem) -> None:
         parent = None if "root" in folder else parent_of(folder)
+        if parent == folder["id"]:  # no drive of Microsoft's, but a server that is like one may say so of its root
+            parent = None
         self._folders[folder["id"]] = ("" if parent is None else str(folder.get("name", "")), parent)
 
     def of(self, item: JsonItem) -> str | None:
