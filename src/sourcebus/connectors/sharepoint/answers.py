@@ -40,7 +40,7 @@ def said(response: httpx.Response) -> tuple[str, str]:
 
 
 def is_delta(url: httpx.URL) -> bool:
-    return "/root/delta" in url.path
+    return "root/delta" in url.path
 
 
 def _is_bad_token(response: httpx.Response) -> bool:

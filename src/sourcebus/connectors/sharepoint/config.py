@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from sourcebus import __version__
 from sourcebus.connectors.base import refuse_unknown
 from sourcebus.connectors.credentials import Credentials
 from sourcebus.errors import InvalidInput
@@ -72,7 +72,7 @@ def parse(config: Mapping[str, Any], secret: str | None) -> Settings:
         _url(config, "authority", AUTHORITY),
         _url(config, "graph_url", GRAPH_URL),
     )
-    agent = config.get("user_agent", f"NONISV|sourcebus|sourcebus/{__version__}")
+    agent = config.get("user_agent", f"NONISV|sourcebus|sourcebus/{version('sourcebus')}")
     if not isinstance(agent, str) or not _AGENT.fullmatch(agent):
         raise InvalidInput(
             "config.user_agent", "is not what SharePoint asks for", 'send "ISV|Company|App/1.0" or "NONISV|Company|App/1.0"'

@@ -32,6 +32,7 @@ from sourcebus.model import Change, ChangeKind, Cursor
 FOLDER = "folder:"
 """A scope of this connector: what lies directly in a folder whose path has changed."""
 
+_DELTA = "root/delta"
 _MARGIN_S = 5.0
 _REMEMBERED_FOLDERS = 20_000
 
@@ -112,7 +113,7 @@ class Feed:
 
     def _pages(self, drive_id: str, link: str | None) -> Iterator[_Page]:
         paths = Paths(lambda folder_id: self._folder(drive_id, folder_id))
-        url, cost = (link, 1.0) if link else (f"{_drive(drive_id)}/root/delta?$select={SELECT}", SEVERAL_UNITS)
+        url, cost = (link, 1.0) if link else (f"{_drive(drive_id)}/{_DELTA}?$select={SELECT}", SEVERAL_UNITS)
         while True:
             answer = self._ask(drive_id, url, cost)
             told = cast("dict[str, Any]", answer.json())

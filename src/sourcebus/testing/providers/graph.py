@@ -20,6 +20,7 @@ from sourcebus.testing.providers.graph_hooks import Hooks
 from sourcebus.testing.providers.graph_meter import GraphFacts, Meter
 from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 
+_DELTA = "root/delta"
 _RETRY_S = (10.0, 30.0, 60.0, *[600.0] * 23)
 """A notification that was not accepted is sent again for up to four hours."""
 
@@ -134,7 +135,7 @@ class GraphSimulator(ProviderServer):
             (f"/sites/{segment}/drives", self.facts.several, self._site_drives),
             (f"/users/{segment}/drive", self.facts.single, self._user_drive),
             (f"/drives/{segment}", self.facts.single, self._get_drive),
-            (f"/drives/{segment}/root/delta", 0.0, self._delta),
+            (f"/drives/{segment}/{_DELTA}", 0.0, self._delta),
             (f"/drives/{segment}/items/{segment}", self.facts.single, self._item),
             (f"/drives/{segment}/items/{segment}/children", self.facts.several, self._children),
             (f"/drives/{segment}/items/{segment}/content", self.facts.single, self._content),
@@ -230,7 +231,7 @@ class GraphSimulator(ProviderServer):
         if span is None:
             return _error(400, "invalidRequest", "The provided token is not valid.")
         if span.epoch != drive.epoch:
-            afresh = {"Location": f"{self.graph_url}/drives/{quote(drive.id)}/root/delta"}
+            afresh = {"Location": f"{self.graph_url}/drives/{quote(drive.id)}/{_DELTA}"}
             return Answer(410, _error(410, drive.resync_code, "Resync required.").body, afresh)
         size = min(int(asked.query.get("$top", self.page_size)), self.page_size)
         page = drive.page(span, size)
@@ -244,7 +245,7 @@ class GraphSimulator(ProviderServer):
         return Answer(body=told)
 
     def _link(self, drive: SimDrive, span: Span) -> str:
-        return f"{self.graph_url}/drives/{quote(drive.id)}/root/delta?token={span.token()}"
+        return f"{self.graph_url}/drives/{quote(drive.id)}/{_DELTA}?token={span.token()}"
 
     def _find(self, asked: Asked) -> tuple[SimDrive, SimItem] | Answer:
         drive = self._open(asked)
