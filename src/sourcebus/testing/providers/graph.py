@@ -29,7 +29,7 @@ class GraphSimulator(ProviderServer):
     """One tenant with one app. `drive` and `site` make what it holds; changes go through `change`, which also notifies.
 
     `meter` counts resource units (`enforce=False`: without ever refusing). `courier.faults` lose, repeat and delay
-    notifications; `pace` divides the waits of retries and of the rule against slow receivers.
+    notifications; `pace` divides the waits of retries and of the rule against slow receivers. Every answer takes `latency_s`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GraphSimulator(ProviderServer):
         self.courier = Courier(faults=faults, retry_s=_RETRY_S, pace=pace, timeout_s=self.facts.ack_deadline_s, lanes=lanes)
         self.hooks = Hooks(self.courier, self.facts, self.tenant, pace=pace)
         self.drives: dict[str, SimDrive] = {}
-        self.page_size = self.facts.page_size
+        self.page_size, self.latency_s = self.facts.page_size, 0.0
         self.graph_url, self.host = f"{self.url}/v1.0", "contoso.sharepoint.com"
         self._sites: dict[str, tuple[str, list[str]]] = {}  # site id -> its path, its drives
         self._users: dict[str, str] = {}
@@ -61,6 +61,11 @@ class GraphSimulator(ProviderServer):
     def close(self) -> None:
         self.courier.close()
         super().close()
+
+    def _answer(self, asked: Asked) -> Answer:
+        if self.latency_s:
+            time.sleep(self.latency_s)  # outside of the lock: calls wait side by side
+        return super()._answer(asked)
 
     # what the tenant holds
 
