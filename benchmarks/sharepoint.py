@@ -148,8 +148,8 @@ def _result(week: Week, changes: Sequence[Edit], found: Outcomes, sweep: Swept) 
             "is: quota, dedup window (30 s), latencies and freshness are in real seconds. So the rates of change rise and fall "
             "far faster than in a real week, at the same load on the quota.",
             f"The provider answers in {LATENCY_S * 1000:g} ms and notifies {NOTIFIED_MS[0] / 1000:g} to "
-            f"{NOTIFIED_MS[1] / 1000:g} s after the change, at random (Microsoft: under a minute on average); these seconds are "
-            "in the numbers.",
+            f"{NOTIFIED_MS[1] / 1000:g} s after the change, at random (Microsoft: under a minute on average); these seconds "
+            "are in the numbers.",
             f"The sweep is computed in virtual time: one worker, every {SWEEP_S / 60:g} minutes, site after site, delta, diff "
             "and processing at once, same changes, calls and quota, no time for extracting at all. Its week is repeated "
             f"{SWEPT_WEEKS} times, because ten minutes are longer than a compressed week.",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from sourcebus.connectors import registry
+from sourcebus.connectors import Recommended, registry
 from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
-from sourcebus.model import ChangeKind, Mode, Outcome, QuotaLeft, Signal, Source, SourceChanged
+from sourcebus.model import ChangeKind, Mode, Outcome, Quota, QuotaLeft, Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.sinks import CallbackSink
@@ -147,6 +147,46 @@ def test_what_the_provider_says_is_left_is_passed_on(runtime: Runtime):
     changed(runtime, "a")
     changed(runtime, "b")
     assert (stats(runtime).reason, stats(runtime).pending) == ("provider_pause", 1)
+
+
+class CostlyConnector(FakeConnector):
+    """Each of whose leases costs five units."""
+
+    def take_cost(self) -> float:
+        return 5.0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lease_is_settled_at_what_it_has_cost(runtime: Runtime, fails: bool):
+    """Claims are charged one unit each, so both objects are looked at; then the quota is in debt, also after a failure."""
+    made = CostlyConnector({"a": "apples", "b": "bananas"})
+    if fails:
+        made.failing["b"] = ValueError("broken")
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake", quota=Quota(rate=0.001, burst=12)))
+    work(runtime)
+    assert made.extracted.total() == 2 - fails
+    assert stats(runtime).claimed == 3
+    changed(runtime, "a")
+    assert (stats(runtime).reason, stats(runtime).claimed) == ("tokens", 3)
+
+
+def test_a_quota_that_the_connector_recommends_is_shared_too(runtime: Runtime):
+    """Two sources of one tenant: what was claimed for the one goes back when the other is told to wait."""
+    made = FakeConnector({f"object-{at}": "text" for at in range(20)})
+    made.recommended = Recommended(Quota(bucket="tenant"), window_ms=0, poll_interval_s=0)
+    registry.register("fake", made)
+    for source_id in ("s", "t"):
+        runtime.sources.add(Source(source_id, "fake"))
+    work(runtime)
+    before = made.extracted.total()
+    for ref in made.objects:
+        made.objects[ref] += ", changed"
+        made.failing[ref] = Throttled("slow down", retry_after_ms=60_000)
+    runtime.intake.accept([SourceChanged(source_id, ref) for ref in made.objects for source_id in ("s", "t")])
+    work(runtime)
+    throttled = sum(line.throttled for line in runtime.bus.stats(["s", "t"]) if line)
+    assert (made.extracted.total() - before, throttled) == (0, 1)
 
 
 @pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])
