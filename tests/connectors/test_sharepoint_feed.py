@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -484,3 +485,22 @@ def test_the_simulated_quota_refuses_and_tells_when_to_come_back() -> None:
     assert "RateLimit-Remaining" in answers[39][1]
     now[0] += float(answers[-1][1]["Retry-After"])
     assert meter.charge(1)[0]
+
+
+def test_an_overdrawn_quota_stops_a_listing_where_it_can_go_on() -> None:
+    """The provider counts for all sources of the app together, and what it has granted is not lost."""
+    with GraphSimulator(facts=replace(GraphFacts(), burst=5, rate_per_s=0.01)) as tenant:
+        drive = tenant.drive()
+        refs = {tenant.put(drive, f"{number}.txt", "text").id for number in range(11)}
+        tenant.page_size = 2
+        told: list[Change | Cursor] = []
+        with closing(connect(tenant, drive=drive.id)) as connector:
+            with pytest.raises(Throttled) as throttled:
+                for item in connector.changes(None):
+                    told.append(item)
+            assert (throttled.value.retry_after_ms or 0) >= 1_000
+            cut = next(item for item in reversed(told) if isinstance(item, Cursor))
+            tenant.meter.enforce = False
+            rest = listing(connector, cut.value)
+        assert rest.complete
+        assert {item.object_ref for item in told if isinstance(item, Change)} | set(rest.found) == refs
