@@ -135,6 +135,13 @@ def test_what_is_no_file_is_no_object(tenant: GraphSimulator, drive: SimDrive, c
     assert connector.version(folder.id) is None
 
 
+@pytest.mark.parametrize("body", [b"<html>a proxy's page", [], {}, {"value": []}], ids=repr)
+def test_an_answer_that_is_no_delta_is_an_outage(tenant: GraphSimulator, connector: SharePointConnector, body: Any) -> None:
+    tenant.refuse(Answer(200, body), path=".*root/delta")
+    with pytest.raises(SourceUnavailable):
+        listing(connector)
+
+
 # resync
 
 

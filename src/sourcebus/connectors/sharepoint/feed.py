@@ -26,7 +26,7 @@ from sourcebus.connectors.sharepoint.items import (
     is_folder,
     parent_of,
 )
-from sourcebus.errors import ConnectorError, CursorExpired, InvalidInput, ObjectGone, ObjectUnreadable
+from sourcebus.errors import ConnectorError, CursorExpired, InvalidInput, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import Change, ChangeKind, Cursor
 
 FOLDER = "folder:"
@@ -116,9 +116,12 @@ class Feed:
         url, cost = (link, 1.0) if link else (f"{_drive(drive_id)}/{_DELTA}?$select={SELECT}", SEVERAL_UNITS)
         while True:
             answer = self._ask(drive_id, url, cost)
-            told = cast("dict[str, Any]", answer.json())
-            url, cost = told.get("@odata.nextLink") or told["@odata.deltaLink"], 1.0
-            more = "@odata.nextLink" in told
+            try:
+                told = cast("dict[str, Any]", answer.json())
+                more = "@odata.nextLink" in told
+                url, cost = str(told["@odata.nextLink" if more else "@odata.deltaLink"]), 1.0
+            except (ValueError, KeyError, TypeError) as error:  # a proxy's page, mostly
+                raise SourceUnavailable(f"the feed of the drive {drive_id} answers with no page of a delta") from error
             yield _Page(_last_of_each(told.get("value", [])), paths, url, more, _date_s(answer))
             if not more:
                 return
