@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -244,6 +245,17 @@ def test_a_folder_above_a_change_is_not_listed(
     tenant.put(drive, "folder/a.txt", "text")
     cursor = listing(connector).cursor
     tenant.put(drive, "folder/b.txt", "text")
+    assert scopes(connecting(drive=drive.id), cursor) == []
+
+
+def test_a_folder_made_since_the_last_pass_is_not_listed(
+    tenant: GraphSimulator, drive: SimDrive, connecting: Connecting
+) -> None:
+    """All that is in it is in the same delta. One that is as old as the last pass might have been known: it is listed."""
+    cursor = listing(connecting(drive=drive.id)).cursor
+    tenant.put(drive, "new/a.txt", "text")
+    assert len(scopes(connecting(drive=drive.id), cursor)) == 1
+    drive.folder("new").created += timedelta(seconds=10)
     assert scopes(connecting(drive=drive.id), cursor) == []
 
 
