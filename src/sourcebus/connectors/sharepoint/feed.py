@@ -205,11 +205,7 @@ def _is_new(folder: JsonItem, told_s: float) -> bool:
 
 def _last_of_each(items: list[JsonItem]) -> list[JsonItem]:
     """An item may recur in a feed; the last occurrence counts."""
-    last: dict[str, JsonItem] = {}
-    for item in items:
-        last.pop(item["id"], None)
-        last[item["id"]] = item
-    return list(last.values())
+    return list({item["id"]: item for item in items}.values())
 
 
 def _date_s(answer: httpx.Response) -> float:
