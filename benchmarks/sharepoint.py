@@ -145,8 +145,8 @@ def _result(week: Week, changes: Sequence[Edit], found: Outcomes, sweep: Swept) 
         ],
         [
             f"A day lasts {week.day_s:g} s: the pattern of a week is compressed {86_400 / week.day_s:,.0f} times. Nothing else "
-            "is: quota, dedup window (30 s), latencies and freshness are in real seconds. So the load on the quota is that of a "
-            "real week with as many times the changes, and it rises and falls far faster.",
+            "is: quota, dedup window (30 s), latencies and freshness are in real seconds. So the load on the quota is that of "
+            "a real week with as many times the changes, and it rises and falls far faster.",
             f"The provider answers in {LATENCY_S * 1000:g} ms and notifies {NOTIFIED_MS[0] / 1000:g} to "
             f"{NOTIFIED_MS[1] / 1000:g} s after the change, at random (Microsoft: under a minute on average); these seconds "
             "are in the numbers.",
