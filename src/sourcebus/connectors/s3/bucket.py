@@ -50,10 +50,13 @@ class Page:
 
 
 class Bucket:
-    """One bucket, from any thread. Opens nothing before the first call; `close` lets go of connections."""
+    """One bucket, from any thread. Opens nothing before the first call; `close` lets go of connections.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    `page_keys` is how many keys a page of the listing may have.
+    """
+
+    def __init__(self, settings: Settings, page_keys: int = PAGE) -> None:
+        self._settings, self._page_keys = settings, page_keys
         self._lock = threading.Lock()
         self._made: Any = None
         self._spent = threading.local()
@@ -70,12 +73,12 @@ class Bucket:
         self._spent.units = 0.0
         return spent
 
-    def page(self, prefix: str, token: str | None = None, most: int = PAGE) -> Page:
+    def page(self, prefix: str, token: str | None = None, most: int | None = None) -> Page:
         """The objects below `prefix`, from where `token` points. CursorExpired where the server does not know the token."""
         more = {"ContinuationToken": token} if token else {}
         try:
             answer = self._call(
-                "list_objects_v2", Prefix=prefix, MaxKeys=most, OptionalObjectAttributes=["RestoreStatus"], **more
+                "list_objects_v2", Prefix=prefix, MaxKeys=most or self._page_keys, OptionalObjectAttributes=["RestoreStatus"], **more
             )
         except ClientError as error:
             if token and code_of(error) in ("InvalidArgument", "InvalidToken", "NoSuchKey") and status_of(error) < 500:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from sourcebus.connectors.base import Connector, Recommended
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.s3.bucket import CALLS_AT_ONCE, Bucket, Stored, fingerprint_of, version_of
+from sourcebus.connectors.s3.bucket import CALLS_AT_ONCE, PAGE, Bucket, Stored, fingerprint_of, version_of
 from sourcebus.connectors.s3.queue import QueueWatch
 from sourcebus.connectors.s3.records import Reader
 from sourcebus.connectors.s3.settings import Settings
@@ -33,9 +33,9 @@ class S3Connector(Connector):
         poll_interval_s=600.0,
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, page_keys: int = PAGE) -> None:
         self._settings = settings
-        self._bucket, self._reader = Bucket(settings), Reader(settings)
+        self._bucket, self._reader = Bucket(settings, page_keys), Reader(settings)
         self._topics = Topics(settings.sns_topics, settings.sns_endpoint_url)
 
     @classmethod

@@ -182,7 +182,8 @@ def _version(stored: Mapping[str, Any], *, versioned: bool) -> str | None:
     """The hint: Amazon's records say ``eTag`` and ``versionId``, its EventBridge ``etag`` and ``version-id``."""
     etag = str(stored.get("eTag") or stored.get("etag") or "").strip('"')
     version_id = stored.get("versionId") or stored.get("version-id")
-    return version_of(etag, version_id if isinstance(version_id, str) else None, versioned=versioned) if etag else None
+    known_id = version_id if isinstance(version_id, str) and version_id != "null" else None
+    return version_of(etag, known_id, versioned=versioned) if etag else None
 
 
 def _parsed(body: bytes | str) -> Any:

@@ -1,0 +1,526 @@
+"""The connector `s3` on two S3 servers by other people: the public suite, and what only a bucket has."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.s3_servers import LISTS_ONLY, SECRET, Line, S3Server, new_name
+
+from sourcebus.connectors import Connector, Costly, Hears, Watches, create
+from sourcebus.connectors.s3 import S3Connector
+from sourcebus.connectors.s3.settings import Settings
+from sourcebus.errors import (
+    CursorExpired,
+    InvalidInput,
+    NeedsAuth,
+    ObjectGone,
+    ObjectUnreadable,
+    SourceUnavailable,
+    Throttled,
+)
+from sourcebus.model import Change, Cursor
+from sourcebus.testing import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
+from sourcebus.testing.connector_suite import listing
+from sourcebus.testing.providers.server import Answer, ProviderServer
+
+STRANGE_KEYS = (
+    *("plain.txt", "a b.txt", "a+b.txt", "a%2Bb.txt", "a%20b.txt", "100%.txt", "Grüße ☃.txt", "e\u0301.txt", "😀.txt"),
+    *("new\nline.txt", "q?&=#;.txt", "dir/sub/x.txt", "x" * 200, "'quoted\"", "back\\slash", "[a]*.txt", "x\x01y", "<&>.txt"),
+)
+
+
+class BucketUnderTest(SourceUnderTest):
+    """A bucket of its own. Its outage is the line to the server, cut."""
+
+    def __init__(self, server: S3Server, settings: dict[str, Any]) -> None:
+        self.line, self.s3, self.bucket = Line(server.url), server.client(), new_name()
+        self.settings = settings
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def connect(self) -> Connector:
+        return create("s3", {"bucket": self.bucket, "endpoint_url": self.line.url, **self.settings}, SECRET)
+
+    def write(self, name: str, text: str) -> str:
+        self.s3.put_object(Bucket=self.bucket, Key=f"{name}.txt", Body=text.encode())
+        return f"{name}.txt"
+
+    def delete(self, ref: str) -> None:
+        self.s3.delete_object(Bucket=self.bucket, Key=ref)
+
+    def break_off(self) -> None:
+        self.line.cut()
+
+    def mend(self) -> None:
+        self.line.mend()
+
+    def close(self) -> None:
+        self.line.close()
+        self.s3.close()
+
+
+def under_test(server: S3Server, **settings: Any) -> Iterator[SourceUnderTest]:
+    source = BucketUnderTest(server, settings)
+    yield source
+    source.close()
+
+
+class TestOnSeaweedfs(ConnectorSuite):
+    @pytest.fixture
+    def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
+        yield from under_test(weed)
+
+
+class TestOnMoto(ConnectorSuite):
+    @pytest.fixture
+    def source(self, aws: S3Server) -> Iterator[SourceUnderTest]:
+        yield from under_test(aws)
+
+
+class TestVersionedOnSeaweedfs(ConnectorSuite):
+    """Deletes are delete markers, and a version is the ETag with the version's id."""
+
+    @pytest.fixture
+    def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
+        for source in under_test(weed, versioned=True):
+            assert isinstance(source, BucketUnderTest)
+            source.s3.put_bucket_versioning(Bucket=source.bucket, VersioningConfiguration={"Status": "Enabled"})
+            yield source
+
+
+class TestWithAQueue(WatchingConnectorSuite):
+    """S3 → SQS, both moto's."""
+
+    @pytest.fixture
+    def source(self, aws: S3Server) -> Iterator[SourceUnderTest]:
+        sqs = aws.client("sqs")
+        url = sqs.create_queue(QueueName=new_name())["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        for source in under_test(aws, queue_url=url):
+            assert isinstance(source, BucketUnderTest)
+            told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+            source.s3.put_bucket_notification_configuration(
+                Bucket=source.bucket, NotificationConfiguration={"QueueConfigurations": [told]}
+            )
+            yield source
+        sqs.close()
+
+
+Connect = Callable[..., S3Connector]
+
+
+@pytest.fixture(params=["weed", "aws"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def bucket(server: S3Server) -> Iterator[str]:
+    name = new_name()
+    s3 = server.client()
+    s3.create_bucket(Bucket=name)
+    yield name
+    s3.close()
+
+
+@pytest.fixture
+def put(server: S3Server, bucket: str) -> Iterator[Callable[..., None]]:
+    s3 = server.client()
+    yield lambda key, body=b"text", **more: s3.put_object(Bucket=bucket, Key=key, Body=body, **more)
+    s3.close()
+
+
+@pytest.fixture
+def connect(server: S3Server, bucket: str) -> Iterator[Connect]:
+    """`connect(page_keys=…, secret=…, **config)`: a connector on the bucket."""
+    made: list[S3Connector] = []
+
+    def make(*, page_keys: int = 1_000, secret: str = SECRET, **config: Any) -> S3Connector:
+        made.append(S3Connector(Settings.parse(server.config(bucket, **config), secret), page_keys))
+        return made[-1]
+
+    yield make
+    for connector in made:
+        connector.close()
+
+
+# keys
+
+
+def test_any_key_is_listed_read_and_has_a_version(connect: Connect, put: Callable[..., None]) -> None:
+    for key in STRANGE_KEYS:
+        put(key, f"this is {key!r}".encode())
+    connector = connect()
+    found = listing(connector).found
+    assert set(found) == set(STRANGE_KEYS)
+    for key in STRANGE_KEYS:
+        extraction = connector.extract(key)
+        assert extraction.documents[0].text == f"this is {key!r}"
+        assert extraction.version == connector.version(key) == found[key].version
+
+
+def test_folder_markers_are_no_objects(connect: Connect, put: Callable[..., None]) -> None:
+    put("folder/", b"")
+    put("folder/inside.txt")
+    connector = connect()
+    assert set(listing(connector).found) == {"folder/inside.txt"}
+    assert connector.version("folder/") is None
+    with pytest.raises(ObjectGone):
+        connector.extract("folder/")
+
+
+def test_prefix_and_patterns_decide_what_is_an_object(connect: Connect, put: Callable[..., None]) -> None:
+    for key in ("docs/a.md", "docs/b.tmp", "docs/deep/c.md", "docs-old/d.md", "other.md"):
+        put(key)
+    connector = connect(prefix="docs/", include=["*.md"], exclude=["deep/"])
+    assert set(listing(connector).found) == {"docs/a.md"}
+    assert connector.version("docs/a.md")
+    for key in ("docs/b.tmp", "docs/deep/c.md", "docs-old/d.md", "other.md"):
+        assert connector.version(key) is None
+        with pytest.raises(ObjectGone):
+            connector.extract(key)
+
+
+@pytest.mark.parametrize(
+    ("scope", "found"),
+    [("docs/x/", {"docs/x/1"}), ("docs/", {"docs/x/1", "docs/y/2"}), ("do", {"docs/x/1", "docs/y/2"}), ("else/", set[str]())],
+)
+def test_a_scope_is_what_keys_begin_with(connect: Connect, put: Callable[..., None], scope: str, found: set[str]) -> None:
+    for key in ("docs/x/1", "docs/y/2", "else/3"):
+        put(key)
+    result = listing(connect(prefix="docs/"), scope=scope)
+    assert set(result.found) == found
+    assert result.complete
+
+
+# versions
+
+
+def test_the_version_is_the_etag_also_of_an_upload_in_parts(
+    connect: Connect, put: Callable[..., None], server: S3Server, bucket: str
+) -> None:
+    put("small.txt", b"abc")
+    connector = connect()
+    assert connector.version("small.txt") == "900150983cd24fb0d6963f7d28e17f72"  # MD5 of abc, RFC 1321
+    s3 = server.client()
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="big.txt")["UploadId"]
+    part = {"Bucket": bucket, "Key": "big.txt", "UploadId": upload}
+    etags = [s3.upload_part(**part, PartNumber=n, Body=body)["ETag"] for n, body in ((1, b"x" * (5 << 20)), (2, b"end"))]
+    parts = [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]
+    s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    s3.close()
+    version = connector.version("big.txt")
+    assert version is not None
+    assert re.fullmatch(r"[0-9a-f]{32}-2", version)
+    assert listing(connector).found["big.txt"].version == connector.extract("big.txt").version == version
+
+
+def test_a_versioned_bucket_shows_its_newest_version_and_forgets_deleted_objects(
+    connect: Connect, server: S3Server, bucket: str, put: Callable[..., None]
+) -> None:
+    s3 = server.client()
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket=bucket, Key="doc.txt", Body=b"one")["VersionId"]
+    second = s3.put_object(Bucket=bucket, Key="doc.txt", Body=b"two")["VersionId"]
+    plain, versioned = connect(), connect(versioned=True)
+    assert versioned.version("doc.txt") == f"{plain.version('doc.txt')} {second}"
+    listed = listing(versioned).found["doc.txt"]
+    assert listed.version is None, "a listing does not tell the version's id"
+    assert listed.fingerprint == versioned.extract("doc.txt").fingerprint == plain.version("doc.txt")
+    marker = s3.delete_object(Bucket=bucket, Key="doc.txt")["VersionId"]
+    assert versioned.version("doc.txt") is None
+    assert not listing(versioned).found
+    s3.delete_object(Bucket=bucket, Key="doc.txt", VersionId=marker)
+    assert versioned.version("doc.txt") is not None, "without its delete marker the object is back"
+    s3.delete_object(Bucket=bucket, Key="doc.txt", VersionId=second)
+    assert versioned.extract("doc.txt").documents[0].text == "one"
+    assert versioned.version("doc.txt") == f"{plain.version('doc.txt')} {first}"
+    s3.close()
+
+
+# a pass in pages
+
+
+def test_a_pass_that_was_cut_goes_on_where_it_was(connect: Connect, put: Callable[..., None]) -> None:
+    """With a new connector, as another worker has it; together both parts have listed everything once."""
+    keys = {f"{folder}{number}" for folder in ("", "a b/", "a/", "é/") for number in range(4)}
+    for key in keys:
+        put(key)
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(100):
+        part = take_one_page(connect(page_keys=3), cursor)
+        seen += [item.object_ref for item in part if isinstance(item, Change)]
+        last = part[-1]
+        assert isinstance(last, Cursor)
+        if last.complete:
+            assert last.value is None, "the next pass begins anew"
+            break
+        assert last.value is not None
+        cursor = last.value
+    assert sorted(seen) == sorted(keys)
+
+
+def take_one_page(connector: S3Connector, cursor: str | None) -> list[Change | Cursor]:
+    part: list[Change | Cursor] = []
+    for item in connector.changes(cursor):
+        part.append(item)
+        if isinstance(item, Cursor):
+            break
+    return part
+
+
+def test_a_listing_that_fails_half_way_is_not_complete(server: S3Server, bucket: str, put: Callable[..., None]) -> None:
+    for number in range(5):
+        put(f"doc{number}")
+    line = Line(server.url)
+    connector = S3Connector(Settings.parse({"bucket": bucket, "endpoint_url": line.url}, SECRET), 2)
+    items: list[Change | Cursor] = []
+    with pytest.raises(SourceUnavailable):
+        for item in connector.changes(None):
+            items.append(item)
+            if isinstance(item, Cursor):
+                line.cut()
+    assert [item.complete for item in items if isinstance(item, Cursor)] == [False]
+    line.mend()
+    rest = listing(connector, [item.value for item in items if isinstance(item, Cursor)][-1])
+    assert rest.complete
+    assert {item.object_ref for item in items if isinstance(item, Change)} | set(rest.found) == {f"doc{n}" for n in range(5)}
+    connector.close()
+    line.close()
+
+
+@pytest.mark.parametrize("cursor", ["", "{}", "[1]", "no JSON", json.dumps({"prefix": "0123456789abcdef", "token": "x"})])
+def test_the_cursor_of_another_listing_has_expired(connect: Connect, cursor: str) -> None:
+    with pytest.raises(CursorExpired):
+        next(connect().changes(cursor))
+
+
+# what cannot be read
+
+
+def test_an_object_over_the_limit_is_not_read(connect: Connect, put: Callable[..., None]) -> None:
+    put("big.txt", b"x" * 1001)
+    put("just.txt", b"x" * 1000)
+    connector = connect(max_bytes=1000)
+    assert len(connector.extract("just.txt").documents[0].text) == 1000
+    with pytest.raises(ObjectUnreadable) as refused:
+        connector.extract("big.txt")
+    assert refused.value.reason == "too_large"
+    assert refused.value.version == connector.version("big.txt") == listing(connector).found["big.txt"].version
+
+
+def test_a_binary_object_is_recorded_under_its_version(connect: Connect, put: Callable[..., None]) -> None:
+    put("image.png", b"\x89PNG\0\0\0")
+    connector = connect()
+    with pytest.raises(ObjectUnreadable) as refused:
+        connector.extract("image.png")
+    assert (refused.value.reason, refused.value.version) == ("binary", connector.version("image.png"))
+
+
+def test_an_object_kept_compressed_is_unpacked_within_the_limit(connect: Connect, put: Callable[..., None]) -> None:
+    put("page.txt", gzip.compress(b"unpacked"), ContentEncoding="gzip")
+    put("bomb.txt", gzip.compress(b"x" * 50_000), ContentEncoding="gzip")
+    put("lie.txt", b"plain", ContentEncoding="gzip")
+    connector = connect(max_bytes=10_000)
+    assert connector.extract("page.txt").documents[0].text == "unpacked"
+    for key, reason in (("bomb.txt", "too_large"), ("lie.txt", "broken")):
+        with pytest.raises(ObjectUnreadable) as refused:
+            connector.extract(key)
+        assert refused.value.reason == reason
+
+
+def test_a_bucket_that_is_not_there_is_an_outage(connect: Connect) -> None:
+    """Neither empty nor a reason to delete: HEAD answers 404 for it too."""
+    connector = connect(bucket=new_name())
+    for ask in (lambda: listing(connector), lambda: connector.version("doc"), lambda: connector.extract("doc")):
+        with pytest.raises(SourceUnavailable):
+            ask()
+
+
+def test_an_object_that_may_not_be_read_is_not_gone(weed: S3Server) -> None:
+    s3, bucket = weed.client(), new_name()
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="doc.txt", Body=b"secret")
+    s3.close()
+    lists_only = create("s3", weed.config(bucket), json.dumps({"access_key": LISTS_ONLY, "secret_key": LISTS_ONLY}))
+    etag = listing(lists_only).found["doc.txt"].version
+    with pytest.raises(ObjectUnreadable) as refused:
+        lists_only.extract("doc.txt")
+    assert (refused.value.reason, refused.value.fingerprint) == ("forbidden", None)
+    assert refused.value.version == lists_only.version("doc.txt") == f"forbidden:{etag}", "until the permission is back"
+    assert lists_only.version("no-such-object") is None
+    lists_only.close()
+
+
+@pytest.mark.parametrize(
+    "secret", [{"access_key": "unknown", "secret_key": "x"}, {"access_key": "an-access-key", "secret_key": "x"}]
+)
+def test_wrong_credentials_call_for_a_person(weed: S3Server, secret: dict[str, str]) -> None:
+    connector = create("s3", weed.config(new_name()), json.dumps(secret))
+    for ask in (lambda: listing(connector), lambda: connector.version("doc"), lambda: connector.extract("doc")):
+        with pytest.raises(NeedsAuth):
+            ask()
+    connector.close()
+
+
+# throttling and other refusals, in every form that S3 and its imitators have
+
+LISTED = b'<?xml version="1.0"?><ListBucketResult><Name>b</Name><KeyCount>0</KeyCount></ListBucketResult>'
+
+
+def refusal(code: str, status: int = 503, **headers: str) -> Answer:
+    body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>m</Message></Error>'.encode() if code else b""
+    return Answer(status, body, {"Content-Type": "application/xml", **headers})
+
+
+@pytest.fixture
+def stern() -> Iterator[ProviderServer]:
+    with ProviderServer() as server:
+        server.on("GET", "/bbb", lambda _asked: Answer(200, LISTED, {"Content-Type": "application/xml"}))
+        yield server
+
+
+def ask_stern(stern: ProviderServer, answer: Answer, ask: str) -> Any:
+    connector = create("s3", {"bucket": "bbb", "endpoint_url": stern.url}, SECRET)
+    stern.refuse(answer, times=9)
+    try:
+        return listing(connector) if ask == "list" else getattr(connector, ask)("doc.txt")
+    finally:
+        asked = len(stern.asked)
+        connector.close()
+        assert asked == 1 or not isinstance(answer, Throttled), "a throttled call is not repeated here"
+
+
+@pytest.mark.parametrize("ask", ["list", "version", "extract"])
+@pytest.mark.parametrize(
+    ("answer", "wait_ms"),
+    [
+        (refusal("SlowDown"), None),
+        (refusal("SlowDownRead"), None),
+        (refusal("ServiceUnavailable", **{"x-amz-request-id": "1"}), None),
+        (refusal("SlowDown", **{"Retry-After": "7"}), 7_000),
+        (refusal("TooManyRequests", 429), None),
+        (refusal("", 429, **{"Retry-After": "2"}), 2_000),
+        (refusal("", 503, **{"x-amz-request-id": "1"}), None),
+    ],
+)
+def test_every_form_of_throttling_is_recognised(stern: ProviderServer, answer: Answer, wait_ms: int | None, ask: str) -> None:
+    with pytest.raises(Throttled) as throttled:
+        ask_stern(stern, answer, ask)
+    assert throttled.value.retry_after_ms == wait_ms
+    assert len(stern.asked) == 1, "it is not repeated here"
+
+
+@pytest.mark.parametrize("code", ["RequestLimitExceeded", "BandwidthLimitExceeded", "KMS.ThrottlingException"])
+def test_throttling_under_another_status(stern: ProviderServer, code: str) -> None:
+    with pytest.raises(Throttled):
+        ask_stern(stern, refusal(code, 400), "list")
+
+
+@pytest.mark.parametrize("ask", ["list", "version", "extract"])
+@pytest.mark.parametrize("answer", [refusal("", 503), refusal("InternalError", 500), refusal("", 502), Answer(200, b"<html>")])
+def test_an_outage_is_an_outage(stern: ProviderServer, answer: Answer, ask: str) -> None:
+    """Also a proxy's error page, with whatever status."""
+    with pytest.raises(SourceUnavailable):
+        ask_stern(stern, answer, ask)
+
+
+@pytest.mark.parametrize(
+    "code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed"]
+)
+@pytest.mark.parametrize("ask", ["list", "version", "extract"])
+def test_refused_credentials(stern: ProviderServer, code: str, ask: str) -> None:
+    with pytest.raises(NeedsAuth):
+        ask_stern(stern, refusal(code, 400 if code in ("ExpiredToken", "AuthorizationHeaderMalformed") else 403), ask)
+
+
+def test_an_archived_object_waits_for_its_restore(stern: ProviderServer) -> None:
+    """It is looked at again when the listing no longer says so; meanwhile listings leave it alone."""
+    entry = (
+        "<Contents><Key>doc.txt</Key><ETag>&quot;e1&quot;</ETag><Size>3</Size><StorageClass>GLACIER</StorageClass>%s</Contents>"
+    )
+    restored = "<RestoreStatus><RestoreExpiryDate>2030-01-01T00:00:00.000Z</RestoreExpiryDate></RestoreStatus>"
+    page = [entry % ""]
+
+    def list_page(_asked: object) -> Answer:
+        body = f'<?xml version="1.0"?><ListBucketResult><Name>archive</Name>{page[0]}</ListBucketResult>'
+        return Answer(200, body.encode(), {"Content-Type": "application/xml"})
+
+    stern.on("GET", "/archive", list_page)
+    connector = create("s3", {"bucket": "archive", "endpoint_url": stern.url}, SECRET)
+    listed = listing(connector).found["doc.txt"]
+    stern.refuse(refusal("InvalidObjectState", 403))
+    with pytest.raises(ObjectUnreadable) as refused:
+        connector.extract("doc.txt")
+    assert (refused.value.reason, refused.value.version) == ("archived", "archived:e1")
+    assert refused.value.fingerprint == listed.fingerprint
+    page[0] = entry % restored
+    assert listing(connector).found["doc.txt"].fingerprint == "e1" != listed.fingerprint
+    connector.close()
+
+
+# costs, and what the connector is
+
+
+def test_each_request_is_one_unit(connect: Connect, put: Callable[..., None]) -> None:
+    for number in range(5):
+        put(f"doc{number}")
+    connector = connect(page_keys=2)
+    assert isinstance(connector, Costly)
+    for ask, cost in (
+        (lambda: listing(connector), 3),
+        (lambda: connector.version("doc0"), 1),
+        (lambda: connector.extract("doc0"), 1),
+        (lambda: connector.version("gone"), 2),  # HEAD, and a listing that proves that the bucket is there
+        (lambda: connector.version("x" * 1025), 0),
+    ):
+        connector.take_cost()
+        ask()
+        assert connector.take_cost() == cost
+    assert connector.take_cost() == 0
+
+
+def test_only_with_a_queue_does_it_watch() -> None:
+    plain = create("s3", {"bucket": "some-bucket"}, None)
+    queued = create(
+        "s3", {"bucket": "some-bucket", "queue_url": "https://sqs.eu-west-1.amazonaws.com/123456789012/changes"}, None
+    )
+    assert isinstance(plain, Hears)
+    assert not isinstance(plain, Watches)
+    assert isinstance(queued, Watches)
+
+
+@pytest.mark.parametrize(
+    ("config", "secret", "field"),
+    [
+        ({}, None, "config.bucket"),
+        ({"bucket": "s3://name/path"}, None, "config.bucket"),
+        ({"bucket": "arn:aws:s3:::name"}, None, "config.bucket"),
+        ({"bucket": 1}, None, "config.bucket"),
+        ({"bucket": "name", "endpoint_url": "minio:9000"}, None, "config.endpoint_url"),
+        ({"bucket": "name", "endpoint_url": "http://user:pass@minio:9000"}, None, "config.endpoint_url"),
+        ({"bucket": "name", "endpoint_url": "http://minio:port"}, None, "config.endpoint_url"),
+        ({"bucket": "name", "queue_url": "changes"}, None, "config.queue_url"),
+        ({"bucket": "name", "path_style": "yes"}, None, "config.path_style"),
+        ({"bucket": "name", "max_bytes": 0}, None, "config.max_bytes"),
+        ({"bucket": "name", "max_bytes": True}, None, "config.max_bytes"),
+        ({"bucket": "name", "include": "*.md"}, None, "config.include"),
+        ({"bucket": "name", "exclude": ["[z-a]"]}, None, "config.exclude"),
+        ({"bucket": "name", "sns_topics": ["changes"]}, None, "config.sns_topics"),
+        ({"bucket": "name", "credentials": "root"}, None, "config.credentials"),
+        ({"bucket": "name", "credentials": "secret"}, None, "secret"),
+        ({"bucket": "name"}, '{"access_key": "a"}', "secret"),
+        ({"bucket": "name"}, '{"password": "a"}', "secret"),
+        ({"bucket": "name", "prefx": "docs/"}, None, "config.prefx"),
+    ],
+)
+def test_a_wrong_setting_is_named(config: dict[str, Any], secret: str | None, field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        create("s3", config, secret)
+    assert refused.value.field == field
+    assert "pass" not in str(refused.value) or "user:pass" in str(config)
