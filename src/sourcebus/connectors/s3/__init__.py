@@ -7,8 +7,8 @@ The rooms inside: `settings` (what a source may say), `bucket` and `meaning` (as
 
 from importlib.util import find_spec
 
-if find_spec("boto3") is None:
-    raise ImportError("it needs boto3: pip install 'sourcebus[s3]'")
+if find_spec("botocore") is None:
+    raise ImportError("it needs botocore: pip install 'sourcebus[s3]'")
 
 from sourcebus.connectors.s3.connector import S3Connector, S3QueueConnector
 

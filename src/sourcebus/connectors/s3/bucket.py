@@ -6,13 +6,15 @@ import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader
+from botocore.session import Session
 
 from sourcebus.connectors.s3.meaning import code_of, headers_of, meaning, status_of
 from sourcebus.connectors.s3.settings import Settings
@@ -78,7 +80,11 @@ class Bucket:
         more = {"ContinuationToken": token} if token else {}
         try:
             answer = self._call(
-                "list_objects_v2", Prefix=prefix, MaxKeys=most or self._page_keys, OptionalObjectAttributes=["RestoreStatus"], **more
+                "list_objects_v2",
+                Prefix=prefix,
+                MaxKeys=most or self._page_keys,
+                OptionalObjectAttributes=["RestoreStatus"],
+                **more,
             )
         except ClientError as error:
             if token and code_of(error) in ("InvalidArgument", "InvalidToken", "NoSuchKey") and status_of(error) < 500:
@@ -188,17 +194,18 @@ class Bucket:
             return self._made
 
 
+@cache
+def _descriptions() -> Any:
+    """botocore's descriptions of the services, read once per process: a tenth of a second that no further source pays."""
+    return Loader()
+
+
 def client(settings: Settings, service: str, endpoint_url: str | None, **more: Any) -> Any:
-    """A boto3 client that tries once: retries are the bus's work, and it has the whole source in view."""
+    """A botocore client that tries once: retries are the bus's work, and it has the whole source in view."""
     own = settings.access == "secret"
     secrets = settings.secrets
-    # a session of its own: the default one must not be shared between threads
-    session: Any = Session(
-        aws_access_key_id=secrets.one("access_key") if own else None,
-        aws_secret_access_key=secrets.one("secret_key") if own else None,
-        aws_session_token=secrets.one("session_token") if own else None,
-        region_name=settings.region,
-    )
+    session: Any = Session()
+    session.register_component("data_loader", _descriptions())
     config = Config(
         connect_timeout=5,
         read_timeout=30,
@@ -210,7 +217,15 @@ def client(settings: Settings, service: str, endpoint_url: str | None, **more: A
         **more,
     )
     try:
-        return session.client(service, endpoint_url=endpoint_url, config=config)
+        return session.create_client(
+            service,
+            endpoint_url=endpoint_url,
+            region_name=settings.region,
+            config=config,
+            aws_access_key_id=secrets.one("access_key") if own else None,
+            aws_secret_access_key=secrets.one("secret_key") if own else None,
+            aws_session_token=secrets.one("session_token") if own else None,
+        )
     except BotoCoreError as error:
         raise meaning(error, f"connect to {urlsplit(endpoint_url or '').hostname or service}") from error
 

@@ -85,7 +85,7 @@ class QueueWatch:
                 self._reader.read(message.get("Body", ""), news)
             except InvalidInput as error:
                 # It may have been about a change, so the source is listed; left in the queue it would come for ever.
-                _log.warning("message_not_understood", queue=self._source, id=message.get("MessageId"), error=str(error))
+                _log.warning("connectors.message_unread", queue=self._source, id=message.get("MessageId"), error=str(error))
                 news.add(Change(WHOLE_SOURCE, ChangeKind.SCAN))
         return [*news.changes.values()]
 
@@ -99,9 +99,9 @@ class QueueWatch:
         except (ClientError, BotoCoreError) as error:
             failed = [meaning(error, "delete")] * len(entries)
         if failed:
-            _log.warning("messages_not_deleted", queue=self._source, count=len(failed), error=str(failed[0]))
+            _log.warning("connectors.messages_kept", queue=self._source, count=len(failed), error=str(failed[0]))
 
     def _rest(self, error: ConnectorError, retry_s: float) -> float:
-        _log.warning("queue_not_answering", queue=self._source, error=str(error), retry_s=retry_s)
+        _log.warning("connectors.queue_silent", queue=self._source, error=str(error), retry_s=retry_s)
         self._stop.wait(retry_s)
         return min(_MOST_RETRY_S, retry_s * 2)

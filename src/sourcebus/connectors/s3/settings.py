@@ -142,7 +142,8 @@ def _url(config: Mapping[str, Any], key: str) -> str | None:
     else:
         right = right and not (parts.username or parts.password or parts.query or parts.fragment)
     if not right:
-        raise InvalidInput(f"config.{key}", f"{text!r} is no plain http or https URL", "such as https://minio.example.com:9000")
+        # not repeated: there may be a password in it
+        raise InvalidInput(f"config.{key}", "is no plain http or https URL", "such as https://minio.example.com:9000")
     return text
 
 
