@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from tests.s3_servers import LISTS_ONLY, SECRET, Line, S3Server, new_name
 
 from sourcebus.connectors import Connector, Costly, Hears, Watches, create
-from sourcebus.connectors.s3 import S3Connector
+from sourcebus.connectors.s3 import S3Connector, S3QueueConnector
 from sourcebus.connectors.s3.settings import Settings
 from sourcebus.errors import (
     CursorExpired,
@@ -87,6 +87,14 @@ class TestVersionedOnSeaweedfs(ConnectorSuite):
             yield source
 
 
+class QueuedBucket(BucketUnderTest):
+    """`BucketUnderTest` with a queue that is asked in short turns, so that tests end soon."""
+
+    def connect(self) -> Connector:
+        config = {"bucket": self.bucket, "endpoint_url": self.line.url, **self.settings}
+        return S3QueueConnector(Settings.parse(config, SECRET), wait_s=0)
+
+
 class TestWithAQueue(WatchingConnectorSuite):
     """S3 → SQS, both moto's."""
 
@@ -95,13 +103,13 @@ class TestWithAQueue(WatchingConnectorSuite):
         sqs = aws.client("sqs")
         url = sqs.create_queue(QueueName=new_name())["QueueUrl"]
         arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        for source in under_test(aws, queue_url=url):
-            assert isinstance(source, BucketUnderTest)
-            told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
-            source.s3.put_bucket_notification_configuration(
-                Bucket=source.bucket, NotificationConfiguration={"QueueConfigurations": [told]}
-            )
-            yield source
+        source = QueuedBucket(aws, {"queue_url": url})
+        told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+        source.s3.put_bucket_notification_configuration(
+            Bucket=source.bucket, NotificationConfiguration={"QueueConfigurations": [told]}
+        )
+        yield source
+        source.close()
 
 
 Connect = Callable[..., S3Connector]

@@ -13,7 +13,7 @@ from typing import Any, Self
 from sourcebus.connectors.base import Connector, Recommended
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.s3.bucket import CALLS_AT_ONCE, PAGE, Bucket, Stored, fingerprint_of, version_of
-from sourcebus.connectors.s3.queue import QueueWatch
+from sourcebus.connectors.s3.queue import WAIT_S, QueueWatch
 from sourcebus.connectors.s3.records import Reader
 from sourcebus.connectors.s3.settings import Settings
 from sourcebus.connectors.s3.sns import Topics, is_envelope
@@ -130,13 +130,18 @@ class S3Connector(Connector):
 
 
 class S3QueueConnector(S3Connector):
-    """`S3Connector` whose notifications wait in an SQS queue."""
+    """`S3Connector` whose notifications wait in an SQS queue. `wait_s` is how long one request waits for them."""
+
+    def __init__(self, settings: Settings, page_keys: int = PAGE, *, wait_s: int = WAIT_S) -> None:
+        super().__init__(settings, page_keys)
+        self._wait_s = wait_s
 
     def watch(self, stop: threading.Event, *, step_ms: int) -> Iterator[Sequence[Change]]:
         """As `Watches.watch`. SQS gathers by itself, so `step_ms` adds nothing."""
         del step_ms
         assert self._settings.queue_url is not None
-        return QueueWatch(self._settings, self._reader, self._settings.queue_url, stop).batches()
+        watch = QueueWatch(self._settings, self._reader, self._settings.queue_url, stop, wait_s=self._wait_s)
+        return watch.batches()
 
 
 def _place(cursor: str | None, prefix: str) -> str | None:

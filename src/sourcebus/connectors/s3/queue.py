@@ -19,7 +19,7 @@ from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind
 
 _log = structlog.get_logger(__name__)
 
-_WAIT_S = 3
+WAIT_S = 3
 """Of one long poll: whoever stops a watch waits no longer than this. An idle queue costs 29,000 requests a day, 0.01 $."""
 
 _MOST = 10  # messages in one answer, SQS's own limit
@@ -31,8 +31,10 @@ _NO_QUEUE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "No
 class QueueWatch:
     """The watch over one queue, which belongs to this source alone: what is taken from it nobody else gets."""
 
-    def __init__(self, settings: Settings, reader: Reader, queue_url: str, stop: threading.Event) -> None:
-        self._settings, self._reader, self._url, self._stop = settings, reader, queue_url, stop
+    def __init__(
+        self, settings: Settings, reader: Reader, queue_url: str, stop: threading.Event, *, wait_s: int = WAIT_S
+    ) -> None:
+        self._settings, self._reader, self._url, self._stop, self._wait_s = settings, reader, queue_url, stop, wait_s
         self._source = f"queue {urlsplit(queue_url).path}"
 
     def batches(self) -> Iterator[Sequence[Change]]:
@@ -52,7 +54,7 @@ class QueueWatch:
         began, retry_s = False, _RETRY_S
         while not self._stop.is_set():
             try:
-                messages = self._receive(sqs, _WAIT_S if began else 0)
+                messages = self._receive(sqs, self._wait_s if began else 0)
             except Throttled as error:
                 retry_s = self._rest(error, retry_s)
                 continue
