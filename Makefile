@@ -32,7 +32,7 @@ endif
 .PHONY: help run setup test soak lint bench bench-bus bench-intake lock build clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## start everything and keep a folder searchable (WATCH=DIR PORT=N DATA=DIR)
 	@exec $(VENV)/bin/sourcebus up $(watched) --port $(PORT) --data '$(DATA)'

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 from tests.s3_servers import REGION, SECRET, S3Server, moto, seaweedfs
@@ -81,15 +81,15 @@ class SeaweedfsHook:
     def open(self, instance: Instance) -> Generator[System]:
         source_id = "reach-seaweedfs"
         hook = f"/hooks/{source_id}"
-        try:
-            with seaweedfs(f"http://127.0.0.1:{instance.port}{hook}") as server:
-                bucket = Bucket(server, source_id)
-                add_source(instance, source_id, "s3", server.config(source_id), SECRET)
-                if instance.call("POST", hook)[0] != 401:
-                    raise NotHere("this gateway has no hooks")
-                yield bucket
-        except FileNotFoundError as missing:
-            raise NotHere(str(missing)) from missing
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(seaweedfs(f"http://127.0.0.1:{instance.port}{hook}"))
+            except FileNotFoundError as missing:
+                raise NotHere(str(missing)) from missing
+            bucket = Bucket(server, source_id)
+            add_source(instance, source_id, "s3", server.config(source_id), SECRET)
+            await_hook(instance, hook)
+            yield bucket
 
 
 class MotoQueue:
@@ -100,19 +100,20 @@ class MotoQueue:
     @contextmanager
     def open(self, instance: Instance) -> Generator[System]:
         source_id = "reach-moto"
-        try:
-            with moto() as server:
-                bucket, sqs = Bucket(server, source_id), server.client("sqs")
-                url = sqs.create_queue(QueueName=source_id)["QueueUrl"]
-                arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-                told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
-                server.client().put_bucket_notification_configuration(
-                    Bucket=source_id, NotificationConfiguration={"QueueConfigurations": [told]}
-                )
-                add_source(instance, source_id, "s3", server.config(source_id, queue_url=url, region=REGION), SECRET)
-                yield bucket
-        except ModuleNotFoundError as missing:
-            raise NotHere(str(missing)) from missing
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(moto())
+            except ModuleNotFoundError as missing:
+                raise NotHere(str(missing)) from missing
+            bucket, sqs = Bucket(server, source_id), server.client("sqs")
+            url = sqs.create_queue(QueueName=source_id)["QueueUrl"]
+            arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+            server.client().put_bucket_notification_configuration(
+                Bucket=source_id, NotificationConfiguration={"QueueConfigurations": [told]}
+            )
+            add_source(instance, source_id, "s3", server.config(source_id, queue_url=url, region=REGION), SECRET)
+            yield bucket
 
 
 SCENES: tuple[Scene, ...] = (SeaweedfsHook(), MotoQueue())
@@ -124,6 +125,14 @@ def add_source(instance: Instance, source_id: str, connector: str, config: dict[
     status, said = instance.call("POST", "/v1/sources", body)
     if status != 201:
         raise RuntimeError(f"the source {source_id} was refused: {said}")
+
+
+def await_hook(instance: Instance, path: str) -> None:
+    """Waits until the gateway knows the source: it looks anew, a second later, for one that it was asked for too early."""
+    try:
+        seen_ns(lambda: instance.call("POST", path)[0] == 401, within_s=5, every_s=0.1)
+    except NotSeen:
+        raise NotHere("this gateway has no hooks") from None
 
 
 def run(quick: bool) -> Result:

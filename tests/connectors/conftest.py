@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.s3_messages import close_connectors
 from tests.s3_servers import S3Server, moto, seaweedfs
 
 from sourcebus.connectors.filesystem import FilesystemConnector
@@ -57,3 +58,10 @@ def aws() -> Iterator[S3Server]:
         except ModuleNotFoundError as missing:
             pytest.skip(str(missing))
         yield server
+
+
+@pytest.fixture(autouse=True)
+def close_what_hears() -> Iterator[None]:
+    """Closes what `tests.s3_messages.hearing` made."""
+    yield
+    close_connectors()

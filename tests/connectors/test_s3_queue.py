@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from tests.connectors.test_s3_notifications import record
+from tests.s3_messages import record
 from tests.s3_servers import SECRET, Line, S3Server, new_name
 
 from sourcebus.connectors.s3 import S3QueueConnector

@@ -87,7 +87,7 @@ class Bucket:
                 **more,
             )
         except ClientError as error:
-            if token and code_of(error) in ("InvalidArgument", "InvalidToken", "NoSuchKey") and status_of(error) < 500:
+            if token and code_of(error) == "InvalidArgument":
                 raise CursorExpired(f"list {self._settings.bucket}: {code_of(error)}") from error
             raise meaning(error, f"list {self._settings.bucket}") from error
         following = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from sourcebus.connectors.http import Api
 from sourcebus.connectors.s3.settings import topic_region
 from sourcebus.connectors.signing import check_age, decode_base64
-from sourcebus.errors import ConnectorError, InvalidInput, SourceUnavailable, Unverified
+from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone, ObjectUnreadable, SourceUnavailable, Unverified
 from sourcebus.model import Delivery
 
 REPLAY_WINDOW_S = 3_900.0
@@ -114,7 +114,10 @@ class Topics:
 
     def _fetch(self, arn: str, path: str) -> rsa.RSAPublicKey:
         api = self._api(arn)
-        answer = api.call("GET", path)
+        try:
+            answer = api.call("GET", path)
+        except (ObjectGone, ObjectUnreadable) as error:
+            raise Unverified("SNS has no such certificate") from error
         if answer.url != api.url(path):
             raise Unverified("the certificate's address leads elsewhere")
         try:
