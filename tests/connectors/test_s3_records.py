@@ -95,6 +95,12 @@ def test_what_each_event_means(name: str, kind: ChangeKind | None) -> None:
     assert bool(heard.note) == (kind is None)
 
 
+def test_events_of_the_bucket_itself_need_no_object() -> None:
+    created = record("x", "s3:BucketCreated:*", source="minio:s3")
+    created["s3"]["object"] = {"key": ""}
+    assert hear({"Records": [created]}, endpoint_url="http://minio:9000").note
+
+
 def test_the_hint_is_the_version() -> None:
     event = {"Records": [record("doc.txt", eTag="abc", versionId="v1")]}
     assert [change.version for change in hear(event).changes] == ["abc"]
@@ -184,6 +190,46 @@ def test_eventbridge_by_an_api_destination(event: Any, kind: ChangeKind | None) 
     heard = hear(event)
     assert refs(heard) == ({"a b+ü%20.txt": kind} if kind else {})
     assert heard.delivery_id is None
+
+
+# SeaweedFS
+
+
+def filed(kind: str, path: str, *, old: Any = None, new: Any = None, parent: str = "") -> Any:
+    """As SeaweedFS 4.48 sends it."""
+    return {"event_type": kind, "key": path, "message": {"old_entry": old, "new_entry": new, "new_parent_path": parent}}
+
+
+FILE, FOLDER = {"name": "f", "attributes": {"file_size": 1}}, {"name": "d", "is_directory": True}
+
+
+@pytest.mark.parametrize(
+    ("event", "said", "note"),
+    [
+        (filed("create", f"/buckets/{BUCKET}/a b+%20ü", new=FILE), {"a b+%20ü": ChangeKind.UPDATED}, ""),
+        (filed("update", f"/buckets/{BUCKET}/x", old=FILE, new=FILE), {"x": ChangeKind.UPDATED}, ""),
+        (filed("delete", f"/buckets/{BUCKET}/x", old=FILE), {"x": ChangeKind.DELETED}, ""),
+        (
+            filed("rename", f"/buckets/{BUCKET}/x", old=FILE, new=FILE, parent=f"/buckets/{BUCKET}/d"),
+            {"x": ChangeKind.DELETED, "d/f": ChangeKind.UPDATED},
+            "",
+        ),
+        (
+            filed("rename", f"/buckets/{BUCKET}/x", old=FILE, new=FILE, parent="/buckets/another"),
+            {"x": ChangeKind.DELETED},
+            "another bucket: 'another'",
+        ),
+        (filed("delete", f"/buckets/{BUCKET}", old=FOLDER), {"": ChangeKind.SCAN}, ""),
+        (filed("create", f"/buckets/{BUCKET}", new=FOLDER), {}, ""),
+        (filed("create", f"/buckets/{BUCKET}/d", new=FOLDER), {}, "a folder: what is in it is announced by itself"),
+        (filed("create", f"/buckets/{BUCKET}/.uploads/1/0001.part", new=FILE), {}, "a part of an upload that is not finished"),
+        (filed("create", "/buckets/another/x", new=FILE), {}, "another bucket: 'another'"),
+        (filed("create", "/etc/x", new=FILE), {}, "a file that is in no bucket"),
+    ],
+)
+def test_what_seaweedfs_says(event: Any, said: dict[str, ChangeKind], note: str) -> None:
+    heard = hear(event)
+    assert (refs(heard), heard.note) == (said, note)
 
 
 # the token

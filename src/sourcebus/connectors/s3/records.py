@@ -23,7 +23,7 @@ from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Heard, JsonObject
 
 _IGNORED = re.compile(
     r"ObjectTagging|ObjectAcl|ObjectAccessed|ObjectAnnotation|Replication|IntelligentTiering|LifecycleTransition"
-    r"|ObjectLifecycle:Transition|ObjectRestore:(Post|Delete)|Bucket(Created|Removed)|Scanner|ILM|TestEvent"
+    r"|ObjectLifecycle:Transition|ObjectTransition|ObjectRestore:(Post|Delete)|Bucket(Created|Removed)|Scanner|TestEvent"
 )
 """Event names after which the content is as before (Amazon, MinIO, Ceph)."""
 
@@ -90,13 +90,13 @@ class Reader:
     def _record(self, record: Mapping[str, Any], where: str, news: News) -> None:
         name = str(record.get("eventName", "")).removeprefix("s3:")
         s3 = _object(record.get("s3"), f"{where}.s3")
-        stored = _object(s3.get("object"), f"{where}.s3.object")
-        key = _text(stored.get("key"), f"{where}.s3.object.key")
-        if not self._ours(_object(s3.get("bucket"), f"{where}.s3.bucket").get("name"), news):
+        if not self._ours(_name(s3.get("bucket"), f"{where}.s3.bucket"), news):
             return
         if _IGNORED.match(name):
             news.let_go[f"{name}: the content is as before"] += 1
             return
+        stored = _object(s3.get("object"), f"{where}.s3.object")
+        key = _text(stored.get("key"), f"{where}.s3.object.key")
         sender = str(record.get("eventSource", ""))
         encoded = sender.startswith("minio:") or (self._amazon and sender == "aws:s3")
         kind = ChangeKind.DELETED if _REMOVED.match(name) else ChangeKind.UPDATED
@@ -111,7 +111,7 @@ class Reader:
         detail = _object(event.get("detail"), "detail")
         stored = _object(detail.get("object"), "detail.object")
         key = _text(stored.get("key"), "detail.object.key")
-        if not self._ours(_object(detail.get("bucket"), "detail.bucket").get("name"), news):
+        if not self._ours(_name(detail.get("bucket"), "detail.bucket"), news):
             return
         if kind_of in _IGNORED_DETAIL:
             news.let_go[f"{kind_of}: the content is as before"] += 1
@@ -136,9 +136,11 @@ class Reader:
             self._file(where, entry, removed, news)
 
     def _file(self, path: str, entry: Mapping[str, Any], removed: bool, news: News) -> None:
-        root, _, inside = path.removeprefix("/buckets/").partition("/")
-        if not path.startswith("/buckets/") or not self._ours(root, news):
-            news.let_go["a file outside of the bucket"] += not path.startswith("/buckets/")
+        if not path.startswith("/buckets/"):
+            news.let_go["a file that is in no bucket"] += 1
+            return
+        bucket, _, inside = path.removeprefix("/buckets/").partition("/")
+        if not self._ours(bucket, news):
             return
         if not inside:
             if removed:
@@ -171,9 +173,9 @@ class Reader:
         if not covered:
             news.let_go["an object that the source leaves out"] += 1
 
-    def _ours(self, name: object, news: News) -> bool:
+    def _ours(self, name: str, news: News) -> bool:
         if name != self._settings.bucket:
-            news.let_go[f"another bucket: {str(name)[:80]!r}"] += 1
+            news.let_go[f"another bucket: {name[:80]!r}"] += 1
             return False
         return True
 
@@ -199,6 +201,10 @@ def _object(value: Any, where: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidInput(where, "is missing" if value is None else "is no object", _FIX)
     return cast("JsonObject", value)
+
+
+def _name(bucket: Any, where: str) -> str:
+    return _text(_object(bucket, where).get("name"), f"{where}.name")
 
 
 def _list(value: Any, where: str) -> Iterator[Any]:
