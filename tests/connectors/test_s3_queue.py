@@ -8,16 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 from tests.s3_messages import record
 from tests.s3_servers import SECRET, Line, S3Server, new_name
 
 from sourcebus.connectors.s3 import S3QueueConnector
-from sourcebus.connectors.s3.settings import Settings
+from sourcebus.connectors.s3.settings import Settings as S3Settings
 from sourcebus.errors import NeedsAuth, SourceUnavailable
-from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind
+from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Source
+from sourcebus.runtime import build
+from sourcebus.settings import Settings
+from sourcebus.testing import running_server
 from sourcebus.testing.connector_suite import watching
 from sourcebus.testing.providers.server import Answer, ProviderServer
 
@@ -40,9 +46,14 @@ class Queue:
 
     def left(self) -> int:
         """Messages that are in it, taken ones too."""
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        attributes = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return sum(int(attributes[name]) for name in names)
+        return self._number("ApproximateNumberOfMessages") + self.taken()
+
+    def taken(self) -> int:
+        """Messages that somebody took and has not deleted, until their time is over."""
+        return self._number("ApproximateNumberOfMessagesNotVisible")
+
+    def _number(self, name: str) -> int:
+        return int(self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[name])["Attributes"][name])
 
     def event(self, key: str) -> Any:
         return {"Records": [record(key, bucket=self.bucket)]}
@@ -62,7 +73,7 @@ def connector(messages: Queue) -> Iterator[S3QueueConnector]:
 
 def watcher(bucket: str, queue_url: str) -> S3QueueConnector:
     config = {"bucket": bucket, "queue_url": queue_url, "region": "us-east-1"}
-    return S3QueueConnector(Settings.parse(config, SECRET), wait_s=0)
+    return S3QueueConnector(S3Settings.parse(config, SECRET), wait_s=0)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -181,3 +192,33 @@ def test_a_throttled_or_failing_queue_is_asked_again(code: str, status: int) -> 
     with refusing(code, status) as (server, connector), watching(connector) as batches:
         assert next_change(batches) == [SCAN]
         assert len(server.asked) >= 2
+
+
+def test_messages_wait_for_a_bus_that_is_down(messages: Queue, tmp_path: Path) -> None:
+    """With the watcher of the product: nothing leaves the queue before Redis has it, and then all of it is there."""
+    socket = tmp_path / "redis.sock"
+    settings = Settings(
+        redis_url=f"unix://{socket}",
+        database_url=f"sqlite:///{tmp_path}/catalog.db",
+        data_dir=tmp_path,
+        secret_key=SecretStr(Fernet.generate_key().decode()),
+    )
+    config = {"bucket": messages.bucket, "queue_url": messages.url, "region": "us-east-1"}
+    stop = threading.Event()
+    with build(settings) as runtime:
+        runtime.catalog.add_source(Source("queued", "s3", config, secret=SECRET))
+        messages.send(messages.event("one.txt"))
+        watcher_thread = threading.Thread(target=runtime.watches().run, args=(stop,))
+        watcher_thread.start()
+        try:
+            until(lambda: messages.taken() == 1)
+            until(lambda: messages.taken() == 0)  # its second has passed: it can be had again
+            assert messages.left() == 1
+            with running_server() as url:
+                socket.symlink_to(url.removeprefix("unix://"))
+                until(lambda: messages.left() == 0)
+                assert runtime.bus.peek("queued", "one.txt").state == "ready"
+        finally:
+            stop.set()
+            messages.send(messages.event("two.txt"))  # so that it need not wait for the end of its long poll
+            watcher_thread.join()
