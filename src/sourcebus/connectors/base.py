@@ -143,7 +143,8 @@ class Hears(Protocol):
 
         Proves the raw bytes first, in constant time, against every live secret; only then parses. Raises `Unverified`,
         or `InvalidInput` for a proven body that makes no sense. Runs in the gateway while the provider waits: it talks to
-        nobody (a signing key that has to be fetched is the one exception, and is kept).
+        nobody. There are two exceptions: a signing key that has to be fetched, and is kept; and a proven handshake that is
+        answered by a call (SNS). Where these fail it raises the `ConnectorError`, and the provider sends it again.
         """
         ...
 
