@@ -10,6 +10,7 @@ import getpass
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -93,7 +94,10 @@ class Dovecot:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            ["dovecot", "-F", "-c", str(self.folder / "dovecot.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["dovecot", "-F", "-c", str(self.folder / "dovecot.conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         until_s = time.monotonic() + _START_S
         while True:
@@ -107,9 +111,9 @@ class Dovecot:
                 time.sleep(0.02)
 
     def cut(self) -> None:
-        """Ends the server and every connection to it."""
+        """Ends the server and every connection to it, at once: asked kindly, it would serve those that it has to their end."""
         if self._process is not None:
-            self._process.terminate()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
             self._process = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
@@ -138,13 +139,19 @@ class ImapConnector(Connector):
         return message, items
 
 
+_NOT_IN_HOSTS = re.compile(r"[\s/@\[\]]|^[^:]*:[^:]*$")
+"""A port, a URL or brackets beside the name. Two colons or more are an IPv6 address."""
+
+
 def _server(config: Mapping[str, Any]) -> Server:
     host, tls, ca_file = config.get("host"), config.get("tls", "implicit"), config.get("ca_file")
-    if not isinstance(host, str) or not host or any(char.isspace() or char in "/:@" for char in host.strip("[]")):
+    if not isinstance(host, str) or not host or _NOT_IN_HOSTS.search(host):
         raise InvalidInput("config.host", "is missing" if host is None else f"is {host!r}", 'give a name, such as "imap.example.org"')
     if tls not in TLS_PORTS:
         raise InvalidInput("config.tls", f"is {tls!r}", "use one of " + ", ".join(TLS_PORTS))
-    if tls == "none" and not (_is_loopback(host) or config.get("allow_plaintext") is True):
+    if not isinstance(config.get("allow_plaintext", False), bool):
+        raise InvalidInput("config.allow_plaintext", f"is {config['allow_plaintext']!r}", "give true or false")
+    if tls == "none" and not (_is_loopback(host) or config.get("allow_plaintext")):
         raise InvalidInput("config.tls", "is none: the password would cross the network in clear", "use starttls, or set allow_plaintext")
     if ca_file is not None and not isinstance(ca_file, str):
         raise InvalidInput("config.ca_file", f"is {ca_file!r}", "give the path of a PEM file")

@@ -40,7 +40,7 @@ def parse_ref(ref: str) -> MessageName | None:
     match = _REF.fullmatch(ref)
     if match is None:
         return None
-    name = MessageName(unquote(match["scope"], errors="strict"), int(match["uidvalidity"]), int(match["uid"]))
+    name = MessageName(unquote(match["scope"]), int(match["uidvalidity"]), int(match["uid"]))
     return name if name.ref == ref else None
 
 
@@ -50,7 +50,7 @@ def scope_of(mailbox: str) -> str:
 
 
 def mailbox_of(scope: str) -> str:
-    return unquote(scope, errors="replace")
+    return unquote(scope)
 
 
 def prefix_of(mailbox: str) -> str:

@@ -101,6 +101,8 @@ class Session(IMAPClient):
             self.idles = b"IDLE" in can
             self.qresync = b"QRESYNC" in can and b"QRESYNC" in self._enabled("QRESYNC")
             self.condstore = self.qresync or b"CONDSTORE" in can
+            if self.condstore and not self.qresync:  # Dovecot counts no HIGHESTMODSEQ for who has not asked (RFC 7162 §3.1)
+                self._enabled("CONDSTORE") if b"ENABLE" in can else self.folder_status("INBOX", ["HIGHESTMODSEQ"])
         except FAULTS as error:
             self.cut()
             raise meaning(error, f"logging in at {server.host}") from error
