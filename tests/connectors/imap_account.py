@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from email.message import EmailMessage
 from typing import Any
-
-from imapclient import IMAPClient
 
 from sourcebus.connectors.imap import ImapConnector
 from sourcebus.connectors.imap.names import MessageName, parse_ref
@@ -40,16 +37,8 @@ class Account(SourceUnderTest):
     def connect(self, **settings: Any) -> ImapConnector:
         return ImapConnector.create(self.config(**settings), PASSWORD)
 
-    @contextmanager
-    def client(self) -> Iterator[IMAPClient]:
-        client = IMAPClient("127.0.0.1", self.server.port, ssl=False)
-        try:
-            client.login(self.user, PASSWORD)
-            yield client
-            client.logout()
-        finally:
-            if client.socket().fileno() >= 0:
-                client.shutdown()
+    def client(self) -> AbstractContextManager[Any]:
+        return self.server.client(self.user)
 
     def append(self, message: bytes, mailbox: str = "INBOX") -> str:
         with self.client() as client:

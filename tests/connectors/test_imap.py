@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.connectors.imap_account import Account, mail, name_of, walk
 
 from sourcebus.connectors import Costly
 from sourcebus.connectors.imap import ImapConnector
@@ -20,7 +21,6 @@ from sourcebus.errors import ConnectorError, CursorExpired, InvalidInput, NeedsA
 from sourcebus.model import ChangeKind, Cursor
 from sourcebus.testing import SourceUnderTest, WatchingConnectorSuite
 from sourcebus.testing.dovecot import INSTALL, PASSWORD, Dovecot, installed, running_dovecot
-from tests.connectors.imap_account import Account, mail, name_of, walk
 
 needs_dovecot = pytest.mark.skipif(not installed(), reason=f"Dovecot is not installed: {INSTALL}")
 
@@ -81,9 +81,7 @@ def test_each_page_of_a_listing_can_be_its_last(account: Account) -> None:
         client.select_folder("INBOX")
         client.delete_messages([2, 3])
         client.expunge()
-    pool = Pool(
-        lambda: Session(Server("127.0.0.1", account.server.port, "none"), lambda c: c.login(account.user, PASSWORD)), 1
-    )
+    pool = Pool(lambda: Session(Server("127.0.0.1", account.server.port, "none"), lambda c: c.login(account.user, PASSWORD)), 1)
     listing = Listing(pool, Mailboxes((), (), ()), page=2)
     found: set[str] = set()
     cursor, complete, passes = None, False, 0
@@ -104,9 +102,7 @@ def test_a_mailbox_replaced_between_two_pages_starts_the_listing_anew(account: A
         client.create_folder("Work")
         for number in range(5):
             client.append("Work", mail(f"{number}"))
-    pool = Pool(
-        lambda: Session(Server("127.0.0.1", account.server.port, "none"), lambda c: c.login(account.user, PASSWORD)), 1
-    )
+    pool = Pool(lambda: Session(Server("127.0.0.1", account.server.port, "none"), lambda c: c.login(account.user, PASSWORD)), 1)
     listing = Listing(pool, Mailboxes(("Work",), (), ()), page=2)
     first = next(item for item in listing.changes(None, "") if isinstance(item, Cursor))
     with account.client() as client:
@@ -325,9 +321,8 @@ def test_too_many_connections_are_a_throttle() -> None:
         account = Account(server)
         ref = account.append(mail("text"))
         connector = account.connect()
-        with account.client(), account.client():
-            with pytest.raises(Throttled):
-                connector.version(ref)
+        with account.client(), account.client(), pytest.raises(Throttled):
+            connector.version(ref)
         assert connector.version(ref) is not None
         connector.close()
 
@@ -387,9 +382,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("certificate")
     (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "cert.pem", folder / "key.pem"
 
@@ -436,7 +429,9 @@ def test_what_a_refusal_means(text: str, doing: str, kind: type[ConnectorError],
 # -- names and settings
 
 
-@pytest.mark.parametrize("mailbox", ["INBOX", "Work/Deep", "a;UIDVALIDITY=1/;UID=2", "50%", "%3B", "Grüße & \N{SNOWMAN}", "a\nb", "a]b["])
+@pytest.mark.parametrize(
+    "mailbox", ["INBOX", "Work/Deep", "a;UIDVALIDITY=1/;UID=2", "50%", "%3B", "Grüße & \N{SNOWMAN}", "a\nb", "a]b["]
+)
 def test_every_mailbox_has_names_of_its_own(mailbox: str) -> None:
     name = MessageName(mailbox, 7, 8)
     assert parse_ref(name.ref) == name
@@ -444,7 +439,19 @@ def test_every_mailbox_has_names_of_its_own(mailbox: str) -> None:
     assert not MessageName(mailbox + "/below", 7, 8).ref.startswith(prefix_of(mailbox))
 
 
-@pytest.mark.parametrize("ref", ["INBOX", "INBOX;UIDVALIDITY=1", "INBOX;UIDVALIDITY=0/;UID=1", "INBOX;UIDVALIDITY=1/;UID=01", "%41;UIDVALIDITY=1/;UID=1", ";UIDVALIDITY=1/;UID=1", "INBOX;UIDVALIDITY=1/;UID=٣", "%ff;UIDVALIDITY=1/;UID=1"])
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "INBOX",
+        "INBOX;UIDVALIDITY=1",
+        "INBOX;UIDVALIDITY=0/;UID=1",
+        "INBOX;UIDVALIDITY=1/;UID=01",
+        "%41;UIDVALIDITY=1/;UID=1",
+        ";UIDVALIDITY=1/;UID=1",
+        "INBOX;UIDVALIDITY=1/;UID=٣",
+        "%ff;UIDVALIDITY=1/;UID=1",
+    ],
+)
 def test_a_message_has_one_name_only(ref: str) -> None:
     assert parse_ref(ref) is None
 

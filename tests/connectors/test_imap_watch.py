@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from tests.connectors.imap_account import Account, mail
 
 from sourcebus.connectors.imap import ImapConnector
 from sourcebus.connectors.imap.names import scope_of
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind
 from sourcebus.testing.connector_suite import PATIENCE_S, watching
 from sourcebus.testing.dovecot import INSTALL, Dovecot, installed, running_dovecot
-from tests.connectors.imap_account import Account, mail
 
 WHOLE = Change(WHOLE_SOURCE, ChangeKind.SCAN)
 

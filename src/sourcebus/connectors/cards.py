@@ -13,9 +13,12 @@ CARD_SUFFIXES = (".ics", ".ifb", ".vcf", ".vcard")
 _LINE = re.compile(r"(?:[\w-]+\.)?(?P<name>[\w-]+)(?P<parameters>(?:;(?:[^:;\"]|\"[^\"]*\")*)*):(?P<value>.*)", re.DOTALL)
 _TITLES = ("SUMMARY", "FN")
 _MACHINE = frozenset(
-    "BEGIN END VERSION PRODID UID DTSTAMP CREATED LAST-MODIFIED REV SEQUENCE CALSCALE METHOD TRANSP CLASS N PHOTO LOGO SOUND KEY "
-    "TRIGGER ACTION TZID TZOFFSETFROM TZOFFSETTO TZNAME TZURL".split()
-)
+    (
+        "BEGIN", "END", "VERSION", "PRODID", "UID", "DTSTAMP", "CREATED", "LAST-MODIFIED", "REV", "SEQUENCE", "CALSCALE",
+        "METHOD", "TRANSP", "CLASS", "N", "PHOTO", "LOGO", "SOUND", "KEY", "TRIGGER", "ACTION", "TZID", "TZOFFSETFROM",
+        "TZOFFSETTO", "TZNAME", "TZURL",
+    )
+)  # fmt: skip
 """Properties that say nothing to a reader, or say it in binary."""
 
 _ESCAPES = {"\\n": "\n", "\\N": "\n"}

@@ -18,6 +18,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imapclient import IMAPClient
 
@@ -88,8 +89,6 @@ class Dovecot:
     folder: Path
     port: int
     tls_port: int
-    user: str = USER
-    password: str = PASSWORD
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -117,11 +116,17 @@ class Dovecot:
             self._process.wait(10)
             self._process = None
 
-    def client(self) -> IMAPClient:
-        """A connection of a mail program's, logged in."""
+    @contextlib.contextmanager
+    def client(self, user: str = USER) -> Generator[Any]:
+        """An `IMAPClient` of a mail program's (it has no types), logged in as `user`."""
         client = IMAPClient("127.0.0.1", self.port, ssl=False)
-        client.login(self.user, self.password)
-        return client
+        try:
+            client.login(user, PASSWORD)
+            yield client
+            client.logout()
+        finally:
+            if client.socket().fileno() >= 0:
+                client.shutdown()
 
 
 def installed() -> bool:

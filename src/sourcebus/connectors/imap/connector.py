@@ -5,10 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, cast
-
-from imapclient import IMAPClient
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.connectors.credentials import Credentials
@@ -16,7 +14,7 @@ from sourcebus.connectors.imap.listing import Listing, is_deleted
 from sourcebus.connectors.imap.message import documents_of
 from sourcebus.connectors.imap.names import Mailboxes, MessageName, parse_ref
 from sourcebus.connectors.imap.pool import Pool
-from sourcebus.connectors.imap.session import NoMailbox, Server, Session
+from sourcebus.connectors.imap.session import Login, NoMailbox, Server, Session
 from sourcebus.connectors.imap.watching import Watch, WatchSettings
 from sourcebus.errors import InvalidInput, NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota
@@ -50,7 +48,7 @@ class ImapConnector(Connector):
     def __init__(
         self,
         server: Server,
-        login: Callable[[IMAPClient], None],
+        login: Login,
         mailboxes: Mailboxes,
         *,
         max_bytes: int = 25_000_000,
@@ -146,13 +144,17 @@ _NOT_IN_HOSTS = re.compile(r"[\s/@\[\]]|^[^:]*:[^:]*$")
 def _server(config: Mapping[str, Any]) -> Server:
     host, tls, ca_file = config.get("host"), config.get("tls", "implicit"), config.get("ca_file")
     if not isinstance(host, str) or not host or _NOT_IN_HOSTS.search(host):
-        raise InvalidInput("config.host", "is missing" if host is None else f"is {host!r}", 'give a name, such as "imap.example.org"')
+        raise InvalidInput(
+            "config.host", "is missing" if host is None else f"is {host!r}", 'give a name, such as "imap.example.org"'
+        )
     if tls not in TLS_PORTS:
         raise InvalidInput("config.tls", f"is {tls!r}", "use one of " + ", ".join(TLS_PORTS))
     if not isinstance(config.get("allow_plaintext", False), bool):
         raise InvalidInput("config.allow_plaintext", f"is {config['allow_plaintext']!r}", "give true or false")
     if tls == "none" and not (_is_loopback(host) or config.get("allow_plaintext")):
-        raise InvalidInput("config.tls", "is none: the password would cross the network in clear", "use starttls, or set allow_plaintext")
+        raise InvalidInput(
+            "config.tls", "is none: the password would cross the network in clear", "use starttls, or set allow_plaintext"
+        )
     if ca_file is not None and not isinstance(ca_file, str):
         raise InvalidInput("config.ca_file", f"is {ca_file!r}", "give the path of a PEM file")
     return Server(host, int(_number(config, "port", TLS_PORTS[tls], 1, 65_535)), tls, ca_file)
@@ -165,7 +167,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _login(config: Mapping[str, Any], secrets: Credentials) -> Callable[[IMAPClient], None]:
+def _login(config: Mapping[str, Any], secrets: Credentials) -> Login:
     user, auth = config.get("user"), config.get("auth", "password")
     if not isinstance(user, str) or not user or any(char in user for char in "\r\n\0"):
         raise InvalidInput("config.user", "is missing" if user is None else f"is {user!r}", "give the name that logs in")
@@ -173,13 +175,15 @@ def _login(config: Mapping[str, Any], secrets: Credentials) -> Callable[[IMAPCli
         raise InvalidInput("config.auth", f"is {auth!r}", "use one of " + ", ".join(AUTH))
     password, token = secrets.one("password"), secrets.one("access_token") or secrets.one("password")
 
-    def login(client: IMAPClient) -> None:
+    def login(client: Any) -> None:
         if not token or (auth == "password" and not password):
-            raise NeedsAuth(f"the source has no secret: set the {'password' if auth == 'password' else 'access token'} of {user}")
+            raise NeedsAuth(
+                f"the source has no secret: set the {'password' if auth == 'password' else 'access token'} of {user}"
+            )
         if auth == "xoauth2":
             client.oauth2_login(user, token)
         else:
-            client.login(user, cast("str", password))
+            client.login(user, password)
 
     return login
 

@@ -66,7 +66,7 @@ def documents_of(data: bytes, *, truncated: bool = False) -> list[Document]:
     named in the first document's metadata. `truncated` is told there too.
     """
     try:
-        message = cast("EmailMessage", email.message_from_bytes(data, policy=email.policy.default))
+        message = email.message_from_bytes(data, policy=email.policy.default)
         reading = _Reading()
         text = _read(message, reading, "", 0)
     except RecursionError as error:

@@ -62,7 +62,7 @@ class Mailboxes:
     """Which mailboxes a source takes: those that an `include` pattern matches and no `exclude` pattern does, without those
     whose special use (RFC 6154) is in `skip`.
 
-    Patterns are those of the IMAP command LIST: ``*`` is anything, ``%`` anything within one level. INBOX is written in any case.
+    Patterns are those of the IMAP command LIST: ``*`` is anything, ``%`` anything within one level. INBOX may be in any case.
     """
 
     def __init__(self, include: Sequence[str], exclude: Sequence[str], skip: Sequence[str]) -> None:

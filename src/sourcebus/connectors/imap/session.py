@@ -6,6 +6,7 @@ modifiers, the VANISHED responses of QRESYNC (RFC 7162), and what a server's ref
 
 from __future__ import annotations
 
+import imaplib
 import re
 import socket
 import ssl
@@ -76,14 +77,26 @@ class Server:
         return ssl.create_default_context(cafile=self.ca_file)
 
 
-class Session(IMAPClient):
+class _Client(IMAPClient):
+    """IMAPClient, with the protocol object below it in reach: FETCH over a range needs that one."""
+
+    @property
+    def protocol(self) -> imaplib.IMAP4:
+        return self._imap
+
+
+Login = Callable[[Any], object]
+"""Logs an `IMAPClient` in (it has no types), or raises `NeedsAuth`."""
+
+
+class Session:
     """A connection that is logged in. `calls` counts its commands, `qresync` and `condstore` say what it may ask."""
 
-    def __init__(self, server: Server, login: Callable[[IMAPClient], None]) -> None:
+    def __init__(self, server: Server, login: Login) -> None:
         """Raises `NeedsAuth`, `Throttled`, `SourceUnavailable`."""
         self.calls = 0
         try:
-            super().__init__(
+            self._client: Any = _Client(
                 server.host,
                 server.port,
                 ssl=server.tls == "implicit",
@@ -93,16 +106,7 @@ class Session(IMAPClient):
         except FAULTS as error:
             raise meaning(error, f"connecting to {server.host}:{server.port}") from error
         try:
-            if server.tls == "starttls":
-                self.starttls(server.context())
-            self.normalise_times = False
-            login(self)
-            can = {capability.upper() for capability in cast("Sequence[bytes]", self.capabilities())}
-            self.idles = b"IDLE" in can
-            self.qresync = b"QRESYNC" in can and b"QRESYNC" in self._enabled("QRESYNC")
-            self.condstore = self.qresync or b"CONDSTORE" in can
-            if self.condstore and not self.qresync:  # Dovecot counts no HIGHESTMODSEQ for who has not asked (RFC 7162 §3.1)
-                self._enabled("CONDSTORE") if b"ENABLE" in can else self.folder_status("INBOX", ["HIGHESTMODSEQ"])
+            self._begin(server, login)
         except FAULTS as error:
             self.cut()
             raise meaning(error, f"logging in at {server.host}") from error
@@ -110,12 +114,24 @@ class Session(IMAPClient):
             self.cut()
             raise
 
+    def _begin(self, server: Server, login: Login) -> None:
+        if server.tls == "starttls":
+            self._client.starttls(server.context())
+        self._client.normalise_times = False
+        login(self._client)
+        can = {capability.upper() for capability in cast("Sequence[bytes]", self._client.capabilities())}
+        self.idles = b"IDLE" in can
+        self.qresync = b"QRESYNC" in can and b"QRESYNC" in self._enabled("QRESYNC")
+        self.condstore = self.qresync or b"CONDSTORE" in can
+        if self.condstore and not self.qresync:  # Dovecot counts no HIGHESTMODSEQ for who has not asked (RFC 7162 §3.1)
+            self._enabled("CONDSTORE") if b"ENABLE" in can else self._client.folder_status("INBOX", ["HIGHESTMODSEQ"])
+
     def _enabled(self, extension: str) -> set[bytes]:
-        return {word.upper() for word in cast("Sequence[bytes]", self.enable(extension))}
+        return {word.upper() for word in cast("Sequence[bytes]", self._client.enable(extension))}
 
     def examine(self, mailbox: str) -> Mailbox:
         """Open the mailbox for reading, and see it as it is now. Raises `NoMailbox`."""
-        said = self._asked_of(mailbox, "EXAMINE", lambda: self.select_folder(mailbox, readonly=True))
+        said = self._asked_of(mailbox, "EXAMINE", lambda: self._client.select_folder(mailbox, readonly=True))
         try:
             modseq = said.get(b"HIGHESTMODSEQ") if self.condstore else None
             return Mailbox(said[b"UIDVALIDITY"], said[b"UIDNEXT"], said[b"EXISTS"], modseq)
@@ -126,7 +142,7 @@ class Session(IMAPClient):
         """The same without opening it (STATUS). None where that is refused."""
         items = ["MESSAGES", "UIDNEXT", "UIDVALIDITY", *(["HIGHESTMODSEQ"] if self.condstore else [])]
         try:
-            said = self._asked_of(mailbox, "STATUS", lambda: self.folder_status(mailbox, items))
+            said = self._asked_of(mailbox, "STATUS", lambda: self._client.folder_status(mailbox, items))
             return Mailbox(said[b"UIDVALIDITY"], said[b"UIDNEXT"], said[b"MESSAGES"], said.get(b"HIGHESTMODSEQ"))
         except (NoMailbox, KeyError):
             return None
@@ -141,12 +157,12 @@ class Session(IMAPClient):
 
     def list_mailboxes(self, pattern: str = "*") -> list[tuple[str, str, list[str]]]:
         """Name, hierarchy delimiter ("": none) and attributes of each."""
-        listed = cast("list[tuple[Any, Any, Any]]", self._call("LIST", lambda: self.list_folders("", pattern)))
+        listed = cast("list[tuple[Any, Any, Any]]", self._call("LIST", lambda: self._client.list_folders("", pattern)))
         return [(str(name), _text(delimiter or b""), [_text(flag) for flag in flags]) for flags, delimiter, name in listed]
 
     def fetch_range(self, uids: str, items: str, modifiers: str = "") -> Fetched:
         """UID FETCH of a sequence set, `items` and `modifiers` as they go over the wire. Unsolicited answers are among them."""
-        imap = self._imap
+        imap = self._client.protocol
         for word in ("FETCH", "VANISHED"):
             imap.untagged_responses.pop(word, None)
         args = [uids, f"({items})", *([f"({modifiers})"] if modifiers else [])]
@@ -158,7 +174,7 @@ class Session(IMAPClient):
     def uids_at(self, sequence_numbers: Iterable[int]) -> list[int]:
         """The UIDs of the messages at these places of the open mailbox. No expunge shifts them (RFC 3501 §7.4.1)."""
         wanted = ",".join(map(str, sequence_numbers))
-        messages = self._fetched(lambda: self._imap.fetch(wanted, "(UID)"), by_uid=False)
+        messages = self._fetched(lambda: self._client.protocol.fetch(wanted, "(UID)"), by_uid=False)
         return [items[b"UID"] for items in messages.values() if b"UID" in items]
 
     def _fetched(self, ask: Callable[[], Any], *, by_uid: bool) -> Mapping[int, Mapping[bytes, Any]]:
@@ -172,18 +188,18 @@ class Session(IMAPClient):
 
     def deleted_uids(self) -> set[int]:
         r"""The messages that are marked \Deleted."""
-        return set(cast("list[int]", self._call("SEARCH", lambda: self.search(["DELETED"]))))
+        return set(cast("list[int]", self._call("SEARCH", lambda: self._client.search(["DELETED"]))))
 
     def idle_once(self, longest_s: float) -> list[tuple[Any, ...]]:
         """What the server says of the open mailbox while it is idle: at once when it says something, else after `longest_s`."""
         began_s = time.monotonic()
 
         def wait() -> list[tuple[Any, ...]]:
-            self.idle()
-            said = cast("list[tuple[Any, ...]]", self.idle_check(longest_s))
+            self._client.idle()
+            said = cast("list[tuple[Any, ...]]", self._client.idle_check(longest_s))
             if not said and time.monotonic() - began_s < longest_s - 1:
                 raise IMAPClientAbortError("the connection was closed")
-            _, more = cast("tuple[bytes, list[tuple[Any, ...]]]", self.idle_done())
+            _, more = cast("tuple[bytes, list[tuple[Any, ...]]]", self._client.idle_done())
             return said + more
 
         said = self._call("IDLE", wait)
@@ -191,17 +207,17 @@ class Session(IMAPClient):
         return said
 
     def ping(self) -> None:
-        self._call("NOOP", self.noop)
+        self._call("NOOP", self._client.noop)
 
     def unsolicited(self) -> dict[str, list[bytes]]:
         """What the server has said beside its answers since this was last called."""
-        said = cast("dict[str, list[bytes]]", self._imap.untagged_responses)
+        said = cast("dict[str, list[bytes]]", self._client.protocol.untagged_responses)
         return {word: said.pop(word) for word in ("EXISTS", "EXPUNGE", "VANISHED") if word in said}
 
     def interrupt(self) -> None:
         """From another thread: who waits for an answer on this connection gets an error."""
         try:
-            self.socket().shutdown(socket.SHUT_RDWR)
+            self._client.socket().shutdown(socket.SHUT_RDWR)
         except (OSError, AttributeError):
             pass  # it was not open, or is closed already
 
@@ -209,7 +225,7 @@ class Session(IMAPClient):
         """End the connection, without a word more."""
         self.interrupt()
         try:
-            self.shutdown()
+            self._client.shutdown()
         except FAULTS:
             pass
 
@@ -240,7 +256,9 @@ def meaning(error: BaseException, doing: str) -> ConnectorError:
     if "got more than" in text:
         return AnswerTooLong(shown)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return SourceUnavailable(f"{shown}: the certificate is not trusted; config.ca_file can name the authority that signed it")
+        return SourceUnavailable(
+            f"{shown}: the certificate is not trusted; config.ca_file can name the authority that signed it"
+        )
     return SourceUnavailable(shown if text else f"{doing}: {type(error).__name__}")
 
 

@@ -27,11 +27,15 @@ _READY_S = 20.0
 
 _LOOK_S = 0.1
 
+_ABSENT = Mailbox(0, 0, 0, 0)
+"""How a mailbox is that is not there; one that another connection looks after is None."""
+
 _log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
-    """`idle_mailboxes` get a connection each, `idle_s` is when IDLE is asked for anew, `poll_s` between two looks at the rest."""
+    """`idle_mailboxes` get a connection each, IDLE is asked for anew after `idle_s`, the rest is looked at every `poll_s`."""
 
     idle_mailboxes: int = 4
     idle_s: float = 540.0
@@ -102,8 +106,8 @@ class Watch:
                 self._follow(names[: self._settings.idle_mailboxes])
             now = {name: None if name in self._idlers else session.status(name) for name in names}
             if self._before is not None:
-                different = {name for name in now.keys() ^ self._before.keys()}
-                different |= {name for name in now.keys() & self._before.keys() if now[name] != self._before[name]}
+                known = self._before
+                different = {name for name in now.keys() | known.keys() if now.get(name, _ABSENT) != known.get(name, _ABSENT)}
                 self._said.put([Change(scope_of(name), ChangeKind.SCAN) for name in sorted(different)])
             self._before = now
             ready.set()
