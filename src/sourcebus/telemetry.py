@@ -152,6 +152,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "bus_unavailable": "Redis did not answer; the work goes on when it does",
     "catalog_unavailable": "the database did not answer; what was claimed is given back",
     "connectors.listing_incomplete": "a part of a folder could not be read, so this pass deletes nothing",
+    "connectors.mailbox_unreadable": "a mailbox is there and cannot be opened, so this pass deletes nothing of it",
+    "connectors.mailbox_watch_lost": "an IMAP connection that listened was lost; it is made anew, and its mailbox is scanned",
     "connectors.path_too_long": "a file is left out: its path is longer than a reference may be",
     "connectors.root_back": "a source's folder is there again",
     "connectors.root_missing": "a source's folder is not there",
