@@ -154,6 +154,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connectors.listing_incomplete": "a part of a folder could not be read, so this pass deletes nothing",
     "connectors.mailbox_unreadable": "a mailbox is there and cannot be opened, so this pass deletes nothing of it",
     "connectors.mailbox_watch_lost": "an IMAP connection that listened was lost; it is made anew, and its mailbox is scanned",
+    "connectors.name_unusable": "an object is left out: its name cannot be written as a path",
     "connectors.path_too_long": "a file is left out: its path is longer than a reference may be",
     "connectors.root_back": "a source's folder is there again",
     "connectors.root_missing": "a source's folder is not there",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.connectors.webdav_servers import EVENT, INSTALL, Calendar, Files, WebServer, radicale, wsgidav
 
 from sourcebus.connectors.webdav import WebdavConnector
 from sourcebus.connectors.webdav.multistatus import parse_multistatus
@@ -28,7 +29,6 @@ from sourcebus.errors import (
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Cursor, Delivery
 from sourcebus.testing import ConnectorSuite, SourceUnderTest
 from sourcebus.testing.connector_suite import Pass
-from tests.connectors.webdav_servers import INSTALL, Calendar, Files, WebServer, radicale, wsgidav
 
 pytest.importorskip("radicale", reason=INSTALL)
 pytest.importorskip("wsgidav", reason=INSTALL)
@@ -286,7 +286,9 @@ def test_an_event_is_read_as_text(calendar: Calendar) -> None:
 
 def test_contacts_are_read_as_text(calendar: Calendar) -> None:
     book = calendar.home + "book/"
-    body = '<?xml version="1.0"?><D:mkcol xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:carddav"><D:set><D:prop><D:resourcetype>'
+    body = (
+        '<?xml version="1.0"?><D:mkcol xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:carddav"><D:set><D:prop><D:resourcetype>'
+    )
     body += "<D:collection/><C:addressbook/></D:resourcetype></D:prop></D:set></D:mkcol>"
     calendar.request("MKCOL", f"/{book}", content=body.encode())
     card = "BEGIN:VCARD\r\nVERSION:4.0\r\nUID:1\r\nFN:Ada Müller\r\nEMAIL;TYPE=work:ada@example.org\r\nEND:VCARD\r\n"
@@ -318,7 +320,7 @@ def test_a_home_of_several_calendars_is_one_source(calendar: Calendar) -> None:
     result, scopes = walk(connector, cursor)
     assert set(result.found) == {f"calendar/{two}"} and not scopes
     calendar.request("MKCALENDAR", f"/{calendar.home}other/")
-    calendar.request("PUT", f"/{calendar.home}other/three.ics", content=b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:3\r\nDTSTAMP:20261125T100000Z\r\nDTSTART:20261201T090000Z\r\nSUMMARY:x\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n")
+    calendar.request("PUT", f"/{calendar.home}other/three.ics", content=EVENT.format(name="three", text="x").encode())
     result, scopes = walk(connector, result.cursor)
     assert set(result.found) == {"other/three.ics"} and not scopes
     calendar.request("DELETE", f"/{calendar.folder}")
@@ -395,8 +397,9 @@ def scripted(script: Script) -> Iterator[WebdavConnector]:
     server.stop()
 
 
-FOLDER = "<D:propstat><D:prop><D:resourcetype><D:collection/></D:resourcetype>{}</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
-FILE = "<D:propstat><D:prop><D:resourcetype/>{}</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
+_FOUND = "<D:propstat><D:prop>{}</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
+FOLDER = _FOUND.format("<D:resourcetype><D:collection/></D:resourcetype>{}")
+FILE = _FOUND.format("<D:resourcetype/>{}")
 
 
 def multistatus(*responses: tuple[str, str], token: str = "") -> str:
@@ -414,14 +417,29 @@ def with_tokens(script: Script) -> None:
 
 
 def test_hrefs_in_every_form_mean_the_same_object(script: Script, scripted: WebdavConnector) -> None:
-    hrefs = ["/dav/a%20b.txt", "http://inner.example:8080/dav/%c3%a9.txt", "/dav/%7Ehome.txt", "/%64av/x.txt", " /dav/plain.txt\n"]
+    hrefs = [
+        "/dav/a%20b.txt",
+        "http://inner.example:8080/dav/%c3%a9.txt",
+        "/dav/%7Ehome.txt",
+        "/%64av/x.txt",
+        " /dav/plain.txt\n",
+    ]
     script.on("PROPFIND", "/dav/", multistatus(("/dav", FOLDER.format("")), *((href, FILE.format("")) for href in hrefs)))
     result, _ = walk(scripted)
     assert set(result.found) == {"a b.txt", "é.txt", "~home.txt", "x.txt", "plain.txt"}
 
 
 def test_hrefs_that_lead_elsewhere_are_left_out(script: Script, scripted: WebdavConnector) -> None:
-    hrefs = ["/other/a.txt", "/dav/../etc/passwd", "/dav/%2e%2e/x", "/dav/a%2Fb.txt", "/dav//x.txt", "/dav/deep/er.txt", "http://[", "/dav/%00"]
+    hrefs = [
+        "/other/a.txt",
+        "/dav/../etc/passwd",
+        "/dav/%2e%2e/x",
+        "/dav/a%2Fb.txt",
+        "/dav//x.txt",
+        "/dav/deep/er.txt",
+        "http://[",
+        "/dav/%00",
+    ]
     script.on("PROPFIND", "/dav/", multistatus(("/dav/", FOLDER.format("")), *((href, FILE.format("")) for href in hrefs)))
     result, _ = walk(scripted)
     assert not result.found
@@ -525,12 +543,25 @@ def test_a_listing_that_fails_half_way_never_says_complete(script: Script, scrip
     assert not any(isinstance(item, Cursor) and item.complete for item in seen)
 
 
-BOMB = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-BOMB += '<D:multistatus xmlns:D="DAV:"><D:response><D:href>&b;</D:href></D:response></D:multistatus>'
-OUTSIDE = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><D:multistatus xmlns:D="DAV:">&f;</D:multistatus>'
+_MULTISTATUS = '<D:multistatus xmlns:D="DAV:"><D:response><D:href>{}</D:href></D:response></D:multistatus>'
+BOMB = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + _MULTISTATUS.format("&b;")
+OUTSIDE = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]>' + _MULTISTATUS.format("&f;")
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "{}", BOMB, OUTSIDE, "<D:multistatus", '<multistatus xmlns="urn:x"/>', "\0", '<?xml version="1.0" encoding="no-such"?><a/>'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>",
+        "{}",
+        BOMB,
+        OUTSIDE,
+        "<D:multistatus",
+        '<multistatus xmlns="urn:x"/>',
+        "\0",
+        '<?xml version="1.0" encoding="no-such"?><a/>',
+    ],
+)
 def test_what_is_no_multistatus_is_refused(body: str) -> None:
     with pytest.raises(SourceUnavailable):
         parse_multistatus(body.encode())
@@ -615,7 +646,7 @@ def test_a_delivery_names_paths_or_asks_for_a_scan(hearing: WebdavConnector, tok
 @pytest.mark.parametrize("given", [None, "Bearer ", "Bearer wrong", "Basic new-token", "new-token"])
 def test_a_delivery_that_proves_nothing_is_refused(hearing: WebdavConnector, given: str | None) -> None:
     with pytest.raises(Unverified):
-        hearing.parse_webhook(delivery(b"not even JSON", **({"Authorization": given} if given else {})), ())
+        hearing.parse_webhook(Delivery("POST", {"authorization": given} if given else {}, b"not even JSON", 0), ())
 
 
 def test_without_a_webhook_secret_every_delivery_is_refused() -> None:
@@ -625,7 +656,18 @@ def test_without_a_webhook_secret_every_delivery_is_refused() -> None:
     connector.close()
 
 
-@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"path": 3}', b'{"paths": "a"}', b'{"path": "../x"}', b'{"path": "a//b"}', json.dumps({"paths": ["x"] * 10_001}).encode()])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[" * 100_000,
+        b'{"path": 3}',
+        b'{"paths": "a"}',
+        b'{"path": "../x"}',
+        b'{"path": "a//b"}',
+        json.dumps({"paths": ["x"] * 10_001}).encode(),
+    ],
+)
 def test_a_proven_delivery_that_makes_no_sense_is_named(hearing: WebdavConnector, body: bytes) -> None:
     with pytest.raises(InvalidInput):
         hearing.parse_webhook(delivery(body, Authorization="Bearer new-token"), ())

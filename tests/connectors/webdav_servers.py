@@ -24,6 +24,7 @@ App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 class _Threaded(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128  # a full queue makes the kernel wait a second
 
 
 class _Quiet(WSGIRequestHandler):
@@ -115,7 +116,9 @@ class Files(SourceUnderTest):
         return WebdavConnector.create(self.config(**settings), "shallow-water")
 
     def request(self, method: str, path: str, **options: Any) -> None:
-        self._client.request(method, path, **options).raise_for_status()
+        """Below the source's folder; from the server's root where the path begins with a slash."""
+        url = self.server.url + path[1:] if path.startswith("/") else path
+        self._client.request(method, url, **options).raise_for_status()
 
     def put(self, path: str, data: bytes) -> str:
         self.request("PUT", path, content=data)

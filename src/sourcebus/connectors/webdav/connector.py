@@ -114,8 +114,9 @@ class WebdavConnector(Connector):
         answer = self._get(ref)
         data = answer.content
         read = Member(ref, quoted(answer.headers.get("etag")), len(data), answer.headers.get("last-modified"), None)
-        version = read.version(self._trusts_etags) or hash_of(data)
-        fingerprint = member.fingerprint() if version == hash_of(data) and _same(member, read) else None
+        etag = read.version(self._trusts_etags)
+        version = etag or hash_of(data)
+        fingerprint = member.fingerprint() if etag is None and _same(member, read) else None
         try:
             return Extraction([_document(ref, data)], version, fingerprint)
         except ObjectUnreadable as unreadable:
@@ -129,8 +130,8 @@ class WebdavConnector(Connector):
     def parse_webhook(self, delivery: Delivery, subscriptions: Sequence[Subscription]) -> Heard:
         """A server's own hook (Radicale's storage hook, a script): a token, and the paths that changed, if it knows them.
 
-        The token stands in ``Authorization: Bearer`` or in the query as ``token``. The body is empty, or JSON: ``{"path": …}`` or
-        ``{"paths": [...]}``, below `url`; one that ends with a slash is a collection. Without any, the source is scanned.
+        The token stands in ``Authorization: Bearer``, or in the query as ``token``. The body is empty, or JSON: ``{"path": …}``
+        or ``{"paths": [...]}``, below `url`; one that ends with a slash is a collection. Without any, the source is scanned.
         """
         del subscriptions
         scheme, _, bearer = delivery.headers.get("authorization", "").partition(" ")
@@ -171,9 +172,11 @@ def _version_unread(member: Member) -> str:
 
 
 def _same(member: Member, read: Member) -> bool:
-    """Whether PROPFIND and GET saw the same state: only then does the fingerprint of the one vouch for the bytes of the other."""
+    """Whether PROPFIND and GET saw one state: only then does the fingerprint of the one vouch for the bytes of the other."""
     seen, got = (member.etag, member.modified), (read.etag, read.modified)
-    return member.length in (None, read.length) and all(a is None or b is None or a == b for a, b in zip(seen, got, strict=True))
+    return member.length in (None, read.length) and all(
+        a is None or b is None or a == b for a, b in zip(seen, got, strict=True)
+    )
 
 
 def _document(ref: str, data: bytes) -> Document:
@@ -214,8 +217,15 @@ def _url(config: Mapping[str, Any]) -> str:
     allowed = config.get("allow_plaintext", False)
     if not isinstance(allowed, bool):
         raise InvalidInput("config.allow_plaintext", f"is {allowed!r}", "give true or false")
-    if url.scheme == "http" and config.get("auth", "basic") in ("basic", "bearer") and not allowed and not _is_loopback(url.host):
-        raise InvalidInput("config.url", "is http: the secret would cross the network in clear", "use https, or set allow_plaintext")
+    if (
+        url.scheme == "http"
+        and config.get("auth", "basic") in ("basic", "bearer")
+        and not allowed
+        and not _is_loopback(url.host)
+    ):
+        raise InvalidInput(
+            "config.url", "is http: the secret would cross the network in clear", "use https, or set allow_plaintext"
+        )
     return given if given.endswith("/") else given + "/"
 
 
@@ -244,7 +254,9 @@ def _auth(config: Mapping[str, Any], secrets: Credentials) -> tuple[dict[str, st
     if kind == "bearer":
         return ({"Authorization": f"Bearer {token}"}, None) if token else ({}, _Missing())
     if not isinstance(user, str) or not user:
-        raise InvalidInput("config.user", "is missing" if user is None else f"is {user!r}", 'give a name, or set auth to "none"')
+        raise InvalidInput(
+            "config.user", "is missing" if user is None else f"is {user!r}", 'give a name, or set auth to "none"'
+        )
     if password is None:
         return {}, _Missing()
     return {}, httpx.BasicAuth(user, password) if kind == "basic" else httpx.DigestAuth(user, password)

@@ -214,7 +214,9 @@ class Listing:
     def _level(self, collection: str) -> tuple[list[Member], list[str]]:
         """The objects in a collection, and the collections in it."""
         answer, multistatus = self._propfind(self._paths.url(collection), "1", PROPFIND_MEMBERS)
-        own = [response for response in multistatus.responses if self._paths.ref(response.href) in (collection, collection[:-1])]
+        own = [
+            response for response in multistatus.responses if self._paths.ref(response.href) in (collection, collection[:-1])
+        ]
         if not any(response.is_collection for response in own):
             if own or collection:
                 raise NotACollection(f"{self._paths.url(collection)} is no collection")

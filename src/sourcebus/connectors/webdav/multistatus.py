@@ -1,6 +1,6 @@
 """The XML of WebDAV: what is asked (PROPFIND, REPORT sync-collection) and the 207 Multi-Status that answers.
 
-Answers come from outside: a document type declaration, and with it every entity trick, is refused before it is read (defusedxml).
+Answers come from outside: a document type declaration, and with it every entity trick, is refused unread (defusedxml).
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from sourcebus.errors import SourceUnavailable
 _DAV = "{DAV:}"
 _PROPERTIES = "<D:resourcetype/><D:getetag/><D:getcontentlength/><D:getlastmodified/>"
 
-PROPFIND_MEMBERS = (
-    f'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop>{_PROPERTIES}</D:prop></D:propfind>'.encode()
-)
-PROPFIND_COLLECTION = (
-    f'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop>{_PROPERTIES}<D:sync-token/></D:prop></D:propfind>'
-).encode()
+_HEAD = '<?xml version="1.0" encoding="utf-8"?>'
+_PROPFIND = _HEAD + '<D:propfind xmlns:D="DAV:"><D:prop>{}</D:prop></D:propfind>'
+
+PROPFIND_MEMBERS = _PROPFIND.format(_PROPERTIES).encode()
+PROPFIND_COLLECTION = _PROPFIND.format(_PROPERTIES + "<D:sync-token/>").encode()
 
 
 def sync_collection(token: str) -> bytes:
     """What changed since `token` ("": everything), one level deep (RFC 6578 §3.2)."""
     return (
-        '<?xml version="1.0" encoding="utf-8"?><D:sync-collection xmlns:D="DAV:">'
+        f'{_HEAD}<D:sync-collection xmlns:D="DAV:">'
         f"<D:sync-token>{escape(token)}</D:sync-token><D:sync-level>1</D:sync-level><D:prop>{_PROPERTIES}</D:prop>"
         "</D:sync-collection>"
     ).encode()
