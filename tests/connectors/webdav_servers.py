@@ -15,7 +15,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import httpx
 
 from sourcebus.connectors.webdav import WebdavConnector
+from sourcebus.model import WHOLE_SOURCE, ChangeKind, Cursor
 from sourcebus.testing import SourceUnderTest
+from sourcebus.testing.connector_suite import Pass
 
 INSTALL = "pip install radicale wsgidav"
 
@@ -168,3 +170,18 @@ class Calendar(Files):
 
     def write(self, name: str, text: str) -> str:
         return self.put(f"{name}.ics", EVENT.format(name=name, text=text).encode())
+
+
+def walk(connector: WebdavConnector, cursor: str | None = None, scope: str = WHOLE_SOURCE) -> tuple[Pass, set[str]]:
+    """One pass, and the scopes that it asks to have listed."""
+    result, scopes = Pass(), set[str]()
+    for item in connector.changes(cursor, scope):
+        if isinstance(item, Cursor):
+            result.cursor, result.complete = item.value, result.complete or item.complete
+        elif item.change_kind is ChangeKind.SCAN:
+            scopes.add(item.object_ref)
+        elif item.change_kind is ChangeKind.DELETED:
+            result.deleted.add(item.object_ref)
+        else:
+            result.found[item.object_ref] = item
+    return result, scopes
