@@ -16,10 +16,11 @@ from sourcebus.connectors.credentials import Credentials
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.refs import is_ref
 from sourcebus.connectors.signing import check_token
 from sourcebus.connectors.webdav.listing import Listing
 from sourcebus.connectors.webdav.members import Member, hash_of, quoted
-from sourcebus.connectors.webdav.paths import Paths, is_ref
+from sourcebus.connectors.webdav.paths import Paths
 from sourcebus.errors import InvalidInput, NeedsAuth, ObjectGone, ObjectUnreadable
 from sourcebus.model import (
     WHOLE_SOURCE,

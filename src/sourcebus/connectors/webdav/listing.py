@@ -17,6 +17,7 @@ import structlog
 
 from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.refs import is_ref, parent_of
 from sourcebus.connectors.webdav.members import Member
 from sourcebus.connectors.webdav.multistatus import (
     PROPFIND_COLLECTION,
@@ -27,7 +28,7 @@ from sourcebus.connectors.webdav.multistatus import (
     parse_multistatus,
     sync_collection,
 )
-from sourcebus.connectors.webdav.paths import Paths, is_ref, parent_of
+from sourcebus.connectors.webdav.paths import Paths
 from sourcebus.errors import CursorExpired, NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor
 

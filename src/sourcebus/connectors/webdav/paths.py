@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote, urlsplit
 
+from sourcebus.connectors.refs import is_ref
+
 _KEPT = "!$&'()*+,;=:@~"
 """What RFC 3986 allows in a path beside letters and digits: servers differ in what they encode, and decode all of it."""
 
@@ -44,14 +46,3 @@ class Paths:
 
 def decoded(path: str) -> str:
     return unquote(path, errors="surrogateescape")
-
-
-def is_ref(ref: str) -> bool:
-    """Whether this can name an object or a collection: names parted by single slashes, none of them `.` or `..`."""
-    return bool(ref) and "\0" not in ref and not any(name in ("", ".", "..") for name in ref.split("/"))
-
-
-def parent_of(ref: str) -> str:
-    """The collection above: ``a/b/c`` and ``a/b/c/`` → ``a/b/``; "" for the base."""
-    head = ref.removesuffix("/").rpartition("/")[0]
-    return head + "/" if head else ""
