@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from fsspec.registry import available_protocols, get_filesystem_class
+from fsspec import registry
 
 from sourcebus.errors import InvalidInput
 
@@ -61,15 +61,14 @@ def options_of(config: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
 
 
 def _check_protocol(protocol: str) -> None:
-    known = sorted({*available_protocols(), *ARCHIVES} - {*REFUSED})
+    fsspec: Any = registry  # it has no types
+    known = sorted({*fsspec.available_protocols(), *ARCHIVES} - {*REFUSED})
     if protocol not in known:
         raise InvalidInput("config.url", f"has the protocol {protocol!r}", "use one of " + ", ".join(known))
     try:
-        get_filesystem_class(protocol)
+        fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        raise InvalidInput(
-            "config.url", f"{protocol}: {error}", "install what it names, where workers and gateway run"
-        ) from error
+        raise InvalidInput("config.url", f"{protocol}: {error}", "install it where workers and gateway run") from error
 
 
 def _check_path(base: str) -> None:
@@ -105,9 +104,7 @@ def _secret_options(secret: str | None) -> dict[str, Any]:
     try:
         given = json.loads(secret)
     except (ValueError, RecursionError):
-        raise InvalidInput(
-            "secret", "begins like JSON but is none", "send a password, or an object of storage options"
-        ) from None
+        raise InvalidInput("secret", "begins like JSON but is none", "send a password, or an object of options") from None
     for name in cast("dict[str, Any]", given):
         if name in _OURS:
             raise InvalidInput("secret", f"names {name!r}", "leave it out")
