@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from fsspec import registry
+import fsspec
 
 from sourcebus.errors import InvalidInput
 
@@ -61,12 +61,12 @@ def options_of(config: Mapping[str, Any], secret: str | None) -> dict[str, Any]:
 
 
 def _check_protocol(protocol: str) -> None:
-    fsspec: Any = registry  # it has no types
-    known = sorted({*fsspec.available_protocols(), *ARCHIVES} - {*REFUSED})
+    untyped: Any = fsspec
+    known = sorted({*untyped.available_protocols(), *ARCHIVES} - {*REFUSED})
     if protocol not in known:
         raise InvalidInput("config.url", f"has the protocol {protocol!r}", "use one of " + ", ".join(known))
     try:
-        fsspec.get_filesystem_class(protocol)
+        untyped.get_filesystem_class(protocol)
     except ImportError as error:
         raise InvalidInput("config.url", f"{protocol}: {error}", "install it where workers and gateway run") from error
 

@@ -11,12 +11,13 @@ import ftplib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from fsspec.core import url_to_fs
+from fsspec import core
 
 from sourcebus.connectors.refs import is_ref, parent_of
 from sourcebus.errors import (
@@ -29,8 +30,13 @@ from sourcebus.errors import (
 )
 
 _LOCAL = ("file", "local")
+_WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "abfs", "az", "oss", "memory")
 _FTP_UNKNOWN_COMMAND = ("500", "502", "504")
-_REFUSED = re.compile(r"auth|login|credential|access.?denied|forbidden|\b401\b|\b403\b|\b530\b|signature", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"\bauth(entication|orization)?\b|AuthenticationException|login (incorrect|failed)|credentials?\b|access ?denied"
+    r"|\bforbidden\b|\b(401|403|530)\b|SignatureDoesNotMatch",
+    re.IGNORECASE,
+)
 _THROTTLED = re.compile(r"\b429\b|slow.?down|too many|throttl|rate.?limit|request limit", re.IGNORECASE)
 
 
@@ -65,7 +71,7 @@ class Store:
         self._mine = threading.local()
 
     def entries(self, collection: str) -> list[Entry]:
-        """What is in a directory ("" or a path that ends with a slash). Raises `ObjectGone`, `ObjectUnreadable` (``permission``)."""
+        """What is in a directory ("", or a path and a slash). Raises `ObjectGone`, `ObjectUnreadable` (``permission``)."""
         with self._opened(collection) as opened:
             path = _joined(opened.root, collection.rstrip("/"))
             self._check_inside(path)
@@ -127,7 +133,7 @@ class Store:
         self._mine.spent = getattr(self._mine, "spent", 0.0) + 1
 
     @contextmanager
-    def _opened(self, what: str) -> Iterator[_Opened]:
+    def _opened(self, what: str) -> Generator[_Opened]:
         """This thread's filesystem. After an error that is no answer it is opened anew the next time."""
         opened = getattr(self._mine, "opened", None) or self._open()
         try:
@@ -149,9 +155,10 @@ class Store:
         """Raises no word on any file: what is wrong with the whole filesystem says nothing of what is in it."""
         options: dict[str, Any] = {**self._options, "skip_instance_cache": True, "use_listings_cache": False}
         _, archived, base = self._url.rpartition("::")
+        untyped: Any = core
         try:
             # An archive's options are those of the filesystem that holds it.
-            found = url_to_fs(self._url, **({base.partition("://")[0]: options} if archived else options))
+            found = untyped.url_to_fs(self._url, **({base.partition("://")[0]: options} if archived else options))
         except Exception as error:
             raise _meaning(error, self.protocol) from error
         fs, root = cast("tuple[Any, str]", found)
@@ -204,7 +211,7 @@ class Store:
 
 def _has_link(path: str, root: str) -> bool:
     below = os.path.relpath(path, root or "/")
-    return below != "." and os.path.realpath(path) != os.path.join(os.path.realpath(root or "/"), below)
+    return Path(os.path.realpath(path)) != Path(os.path.realpath(root or "/")) / below
 
 
 def _joined(root: str, ref: str) -> str:
@@ -214,7 +221,7 @@ def _joined(root: str, ref: str) -> str:
 
 
 def _check_ftp_folder(fs: Any, path: str) -> None:
-    """`FTPFileSystem.ls` answers a refused or failed listing with an empty one. Ask again, and believe only a list that came."""
+    """`FTPFileSystem.ls` answers a refused or failed listing with an empty one. Only a list that came is believed."""
     try:
         list(cast("Iterator[Any]", fs.ftp.mlsd(path)))
     except ftplib.error_perm as error:
@@ -226,6 +233,8 @@ def _check_ftp_folder(fs: Any, path: str) -> None:
 def _meaning(error: Exception, protocol: str) -> ConnectorError:
     text = f"{type(error).__name__}: {error}"
     shown = f"{protocol}: {text}"[:500]
+    if isinstance(error, ConnectionError | TimeoutError | EOFError):
+        return SourceUnavailable(shown)
     if _THROTTLED.search(text):
         return Throttled(shown)
     if _REFUSED.search(text):
