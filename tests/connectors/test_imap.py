@@ -497,3 +497,48 @@ def test_a_new_message_is_said_to_be_new(account: Account, connector: ImapConnec
     cursor = walk(connector)[0].cursor
     ref = account.append(mail("two"))
     assert walk(connector, cursor)[0].found[ref].change_kind is ChangeKind.CREATED
+
+
+def test_a_mailbox_that_cannot_be_opened_is_not_gone(account: Account, connector: ImapConnector) -> None:
+    with account.client() as client:
+        client.create_folder("Work")
+    kept, hidden = account.append(mail("kept")), account.append(mail("hidden"), "Work")
+    before = walk(connector)[0]
+    assert before.complete
+    folder = account.server.folder / "mail" / account.user / "mailboxes" / "Work" / "dbox-Mails"
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    folder.write_text("no folder")
+    try:
+        fresh = account.connect()
+        listed, _ = walk(fresh)
+        assert set(listed.found) == {kept} and not listed.complete
+        with pytest.raises(SourceUnavailable):
+            fresh.version(hidden)
+        with pytest.raises(SourceUnavailable):
+            walk(fresh, None, "Work")
+        fresh.close()
+    finally:
+        folder.unlink()
+        aside.rename(folder)
+    assert set(walk(connector)[0].found) == {kept, hidden}
+
+
+def test_a_server_that_has_forgotten_what_was_expunged_is_listed_as_a_whole(account: Account, connector: ImapConnector) -> None:
+    """It then calls every free UID vanished (RFC 7162 §3.2.5.2): no list of deletes, only the end of one."""
+    ref = account.append(mail("text"))
+    name = name_of(ref)
+    with account.client() as client:
+        for _ in range(30):
+            client.append("INBOX", mail("gone"))
+        client.select_folder("INBOX")
+        client.delete_messages(range(2, 32))
+        client.expunge()
+        modseq = client.folder_status("INBOX", ["HIGHESTMODSEQ"])[b"HIGHESTMODSEQ"]
+        assert modseq > 2
+    # a cursor of before all that, which knew one message and says that the next would be 32
+    cursor = f'{{"v":1,"boxes":{{"INBOX":[{name.uidvalidity},32,1,1]}}}}'
+    result, scopes = walk(connector, cursor)
+    assert scopes == {"INBOX"} and not result.deleted
+    listed, _ = walk(connector, cursor, "INBOX")
+    assert listed.complete and set(listed.found) == {ref}
