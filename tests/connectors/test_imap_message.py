@@ -167,7 +167,7 @@ def test_broken_messages_are_read_as_far_as_they_go(raw: bytes) -> None:
 
 
 def test_deep_nesting_is_unreadable_and_not_a_crash() -> None:
-    raw = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(3_000))
+    raw = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(1_200))
     try:
         parts(raw)
     except ObjectUnreadable as unreadable:
@@ -208,7 +208,7 @@ def test_noise_never_raises_anything_else() -> None:
     message.add_attachment(INVITATION, maintype="text", subtype="calendar", filename="invite.ics")
     message.add_attachment(letter())
     raw = bytes(message)
-    for _ in range(400):
+    for _ in range(150):
         broken = bytearray(raw)
         for _ in range(rng.randrange(1, 30)):
             at = rng.randrange(len(broken))

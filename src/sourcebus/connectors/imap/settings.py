@@ -43,7 +43,7 @@ class Account:
         self._granted = GrantedToken(grant) if grant else None
 
     def login(self, client: Any) -> None:
-        """Log an `IMAPClient` in. Raises `NeedsAuth` where there is nothing to do it with, its own errors where it is refused."""
+        """Log an `IMAPClient` in. Raises `NeedsAuth` without anything to do it with, its own errors where it is refused."""
         if self._granted is not None:
             token = self._granted.get()
             try:
