@@ -148,7 +148,7 @@ def test_a_connection_that_was_cut_comes_back_with_a_scan(account: Account, conn
 def test_idle_is_asked_for_anew_before_the_server_hangs_up(account: Account, connect: Connect) -> None:
     with watching(connect(account, idle_s=1)) as batches:
         until(batches, lambda change: change == WHOLE)
-        assert quiet(batches, 2.5) == [], "a new IDLE is no gap"
+        assert quiet(batches, 1.5) == [], "a new IDLE is no gap"
         ref = account.append(mail("text"))
         until(batches, is_kind(ChangeKind.CREATED, ref))
 

@@ -143,6 +143,18 @@ def test_every_collection_of_a_listing_can_be_its_last(files: Files, files_folde
     connector.close()
 
 
+def test_a_tree_without_tokens_costs_one_request_a_folder(files: Files, files_folder: Path) -> None:
+    for number in range(5):
+        (files_folder / files.folder / f"d{number}").mkdir()
+    connector = files.connect()
+    connector.take_cost()
+    cursor = walk(connector)[0].cursor
+    assert connector.take_cost() == 7, "six folders, and whether the base has a token"
+    walk(connector, cursor)
+    assert connector.take_cost() == 7
+    connector.close()
+
+
 def test_a_scope_is_a_folder_with_all_below_it(files: Files) -> None:
     for folder in ("a/", "a/b/", "ab/"):
         files.request("MKCOL", folder)

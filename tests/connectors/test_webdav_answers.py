@@ -200,6 +200,30 @@ def test_a_folder_that_may_not_be_read_makes_the_pass_incomplete(script: Script,
     assert set(result.found) == {"open/a.txt"} and not result.complete
 
 
+def test_a_calendar_that_may_not_be_read_any_more_stops_no_other(script: Script, scripted: WebdavConnector) -> None:
+    one, two = (f"/dav/{name}/" for name in ("one", "two"))
+    token = FOLDER.format("<D:sync-token>t</D:sync-token>")
+    script.on("PROPFIND", "/dav/", multistatus(("/dav/", FOLDER.format("")), (one, token), (two, token)))
+    for folder in (one, two):
+        script.on("PROPFIND", folder, multistatus((folder, token)))
+        script.on("REPORT", folder, multistatus((f"{folder}a.ics", FILE.format("")), token="t1"))
+    cursor = walk(scripted)[0].cursor
+    script.answers[("REPORT", one)] = [("500 Broken", b"", {})]
+    with pytest.raises(SourceUnavailable):
+        walk(scripted, cursor)
+    script.answers[("REPORT", one)] = []
+    script.answers[("PROPFIND", "/dav/")] = [("403 Forbidden", b"", {})]
+    with pytest.raises(SourceUnavailable):
+        walk(scripted, cursor)
+    script.answers[("PROPFIND", "/dav/")] = []
+    script.on("PROPFIND", "/dav/", multistatus(("/dav/", FOLDER.format("")), (one, token), (two, token)))
+    script.answers[("REPORT", two)] = [
+        ("207 Multi-Status", multistatus((f"{two}b.ics", FILE.format("")), token="t2").encode(), {})
+    ]
+    result, scopes = walk(scripted, cursor)
+    assert set(result.found) == {"two/b.ics"} and scopes == {"one/"}, "404 for one, news of the other"
+
+
 def test_a_listing_that_fails_half_way_never_says_complete(script: Script, scripted: WebdavConnector) -> None:
     script.on("PROPFIND", "/dav/", multistatus(("/dav/", FOLDER.format("")), ("/dav/sub/", FOLDER.format(""))))
     script.on("PROPFIND", "/dav/sub/", "", "502 Bad Gateway")

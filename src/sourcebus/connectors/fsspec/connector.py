@@ -151,7 +151,7 @@ class FsspecConnector(Connector):
         """A directory that went while it was listed is gone, unless everything is."""
         try:
             self._store.entries(WHOLE_SOURCE)
-        except ObjectGone as error:
+        except (ObjectGone, ObjectUnreadable) as error:
             raise SourceUnavailable(f"config.url: {error}") from error
 
 

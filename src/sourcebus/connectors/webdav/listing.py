@@ -29,7 +29,7 @@ from sourcebus.connectors.webdav.multistatus import (
     sync_collection,
 )
 from sourcebus.connectors.webdav.paths import Paths
-from sourcebus.errors import CursorExpired, NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
+from sourcebus.errors import CursorExpired, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor
 
 _CURSOR_VERSION = 1
@@ -43,13 +43,14 @@ _log = structlog.get_logger(__name__)
 class Progress:
     """What a cursor says. `tokens` are of collections that have one, `names` digests of what the others held.
 
-    `todo` are collections that a listing of everything has still to visit; None once it has ended. `whole` is true where
-    nothing but a listing of everything can tell what changed.
+    `todo` are collections that a listing of everything has still to visit; None once it has ended. `tokenless` are those
+    of which their parent's listing has just said that they have no token; it is not kept.
     """
 
     tokens: dict[str, str] = field(default_factory=dict[str, str])
     names: dict[str, str] = field(default_factory=dict[str, str])
     todo: list[str] | None = None
+    tokenless: set[str] = field(default_factory=set[str])
 
     def knows(self, collection: str) -> bool:
         return collection in self.tokens or collection in self.names
@@ -125,9 +126,8 @@ class Listing:
             except (ObjectGone, NotACollection) as error:
                 _must_not_be_the_base(collection, error)
                 progress.forget(collection)
-            except (ObjectUnreadable, NeedsAuth) as error:
-                if collection == WHOLE_SOURCE or isinstance(error, NeedsAuth):
-                    raise SourceUnavailable(str(error)) if isinstance(error, ObjectUnreadable) else error from error
+            except ObjectUnreadable as error:
+                _must_not_be_the_base(collection, error)
                 complete = False
                 _log.warning("connectors.listing_incomplete", collection=collection, error=str(error))
             todo.remove(collection)
@@ -138,7 +138,7 @@ class Listing:
     def _visit(self, collection: str, progress: Progress) -> Iterator[Change | Cursor]:
         """Everything in one collection; what is below it goes to the end of `todo`."""
         assert progress.todo is not None
-        if collection in progress.tokens or self._has_token(collection):
+        if collection in progress.tokens or (collection not in progress.tokenless and self._has_token(collection)):
             try:
                 yield from self._synced(collection, progress, progress.todo)
                 return
@@ -147,7 +147,7 @@ class Listing:
             except TokenRefused as error:
                 progress.tokens.pop(collection, None)
                 raise CursorExpired(str(error)) from error
-        members, below = self._level(collection)
+        members, below = self._level(collection, progress.tokenless)
         progress.names[collection] = _digest(member.ref for member in members)
         yield from (member.change(self._trusts_etags) for member in members)
         progress.todo.extend(path for path in below if path not in progress.todo and not progress.knows(path))
@@ -156,7 +156,7 @@ class Listing:
         if not self._uses_sync:
             return False
         _, multistatus = self._propfind(self._paths.url(collection), "0", PROPFIND_COLLECTION)
-        return any(response.sync_token for response in multistatus.responses)
+        return any(response.sync_token for response in self._own(collection, multistatus))
 
     # what changed
 
@@ -180,6 +180,9 @@ class Listing:
                 _must_not_be_the_base(collection, error)
                 yield Change(collection, ChangeKind.SCAN)
                 progress.forget(collection)
+            except ObjectUnreadable as error:
+                _must_not_be_the_base(collection, error)
+                _log.warning("connectors.listing_incomplete", collection=collection, error=str(error))
             yield progress.dump()
         new = Progress(progress.tokens, progress.names, [path for path in fresh if not progress.knows(path)])
         while new.todo:
@@ -188,6 +191,8 @@ class Listing:
                 yield from (item for item in self._visit(collection, new) if isinstance(item, Change))
             except (ObjectGone, NotACollection):
                 progress.forget(collection)
+            except ObjectUnreadable as error:
+                _log.warning("connectors.listing_incomplete", collection=collection, error=str(error))
         yield progress.dump()
 
     def _anew(self, collection: str, progress: Progress, fresh: list[str]) -> Iterator[Change]:
@@ -212,12 +217,11 @@ class Listing:
 
     # one collection
 
-    def _level(self, collection: str) -> tuple[list[Member], list[str]]:
-        """The objects in a collection, and the collections in it."""
-        answer, multistatus = self._propfind(self._paths.url(collection), "1", PROPFIND_MEMBERS)
-        own = [
-            response for response in multistatus.responses if self._paths.ref(response.href) in (collection, collection[:-1])
-        ]
+    def _level(self, collection: str, tokenless: set[str] | None = None) -> tuple[list[Member], list[str]]:
+        """The objects in a collection, and the collections in it; those without a sync token are added to `tokenless`."""
+        asked = PROPFIND_COLLECTION if tokenless is not None and self._uses_sync else PROPFIND_MEMBERS
+        answer, multistatus = self._propfind(self._paths.url(collection), "1", asked)
+        own = self._own(collection, multistatus)
         if not any(response.is_collection for response in own):
             if own or collection:
                 raise NotACollection(f"{self._paths.url(collection)} is no collection")
@@ -226,7 +230,14 @@ class Listing:
         below: list[str] = []
         for response in multistatus.responses:
             self._sort(collection, response, answer, members, below, [])
+            if tokenless is not None and response.is_collection and response.sync_token is None:
+                tokenless.add((self._paths.ref(response.href) or "").rstrip("/") + "/")
         return members, below
+
+    def _own(self, collection: str, multistatus: Multistatus) -> list[Response]:
+        """What an answer says of the collection itself."""
+        names = (collection, collection[:-1])
+        return [response for response in multistatus.responses if self._paths.ref(response.href) in names]
 
     def _synced(self, collection: str, progress: Progress, below: list[str]) -> Iterator[Change | Cursor]:
         """What changed in a collection since its token, page by page (507 says that there is more, RFC 6578 §3.6)."""
@@ -323,7 +334,7 @@ class NotACollection(Exception):
 
 
 def _must_not_be_the_base(collection: str, error: Exception) -> None:
-    """A collection that went while it was listed is gone; the base itself never is, it is unavailable."""
+    """What is wrong with a collection is said of that one; of the base it means that the source is unavailable."""
     if collection == WHOLE_SOURCE:
         raise SourceUnavailable(f"config.url: {error}") from error
 
