@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import grp
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -169,7 +169,7 @@ def _users() -> tuple[str, str, str, str, str]:
     if os.getuid() == 0:
         return "dovecot", "dovecot", "dovenull", "nobody", "nogroup"
     name = getpass.getuser()
-    group = str(pwd.getpwuid(os.getuid()).pw_gid)
+    group = grp.getgrgid(os.getgid()).gr_name
     return name, group, name, name, group
 
 
