@@ -67,6 +67,9 @@ class Connector(abc.ABC):
         A feed of many pages yields a `Cursor` after each: a pass may be cut there (its quota is spent, its worker stops)
         and is then taken up from that cursor, also where it began with None. A pass that says ``complete`` at its end
         says so of all its parts.
+
+        A `Change` of kind SCAN hands a scope over to a pass of its own: a mailbox or folder that is new, gone, replaced, or
+        whose deletes the feed of the whole cannot name.
         """
 
     @abc.abstractmethod
