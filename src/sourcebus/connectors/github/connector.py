@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
@@ -160,8 +161,8 @@ class GithubConnector(Connector):
         return self._webhooks.parse(delivery, subscriptions)
 
     def subscribe(self, hook_url: str) -> Subscription:
-        """A webhook of the repository with a secret of its own. Where there is one for this address already, it gets the new secret:
-        GitHub allows no second one."""
+        """A webhook of the repository with a secret of its own. Where there is one for this address already, it gets the new
+        secret: GitHub allows no second one."""
         secret = secrets.token_hex(32)
         wanted = {"name": "web", "active": True, "events": self._events(), "config": _hook_config(hook_url, secret)}
         try:
@@ -177,7 +178,7 @@ class GithubConnector(Connector):
         return Subscription(str(answer.json()["id"]), secret=secret, state=state)
 
     def renew(self, subscription: Subscription, hook_url: str) -> Subscription:
-        """GitHub's webhooks do not expire: this looks whether it is still there, active, and sends what is needed to `hook_url`."""
+        """GitHub's webhooks do not expire: this looks whether it is there, active, and sends what is needed to `hook_url`."""
         path = f"hooks/{subscription.id}"
         try:
             hook = self._repository.read(path).json()
@@ -185,14 +186,13 @@ class GithubConnector(Connector):
             raise SubscriptionLost(f"GitHub does not know the webhook {subscription.id}") from error
         if not hook["active"]:
             raise SubscriptionLost(f"the webhook {subscription.id} was switched off at GitHub")
-        if hook["config"].get("url") != hook_url or not {*self._events()} <= {
-            *hook["events"],
-            *_all_if_starred(hook, self._events()),
-        }:
-            # A config is replaced as a whole, so the secret goes with it.
-            body = {"events": self._events(), "config": _hook_config(hook_url, subscription.secret or secrets.token_hex(32))}
-            self._repository.send("PATCH", path, body)
-        return subscription
+        told = {*self._events()} <= {*hook["events"]} or "*" in hook["events"]
+        if told and hook["config"].get("url") == hook_url and subscription.secret:
+            return subscription
+        # GitHub replaces a config as a whole, so the secret has to go with it.
+        secret = subscription.secret or secrets.token_hex(32)
+        self._repository.send("PATCH", path, {"events": self._events(), "config": _hook_config(hook_url, secret)})
+        return replace(subscription, secret=secret)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._repository.send("DELETE", f"hooks/{subscription.id}", accept=(404,))
@@ -211,12 +211,8 @@ def _hook_config(hook_url: str, secret: str) -> dict[str, str]:
     return {"url": hook_url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
 
 
-def _all_if_starred(hook: JsonObject, events: list[str]) -> list[str]:
-    return events if "*" in hook["events"] else []
-
-
 def _quota(settings: Settings, token: str | None) -> Quota:
-    """5,000 requests an hour belong to a token, so all sources that use it share one bucket; without one it is 60 per address."""
+    """5,000 requests an hour belong to a token, so all sources that use it share one bucket. Without one: 60 per address."""
     host = urlsplit(settings.api).hostname
     if not token:
         return Quota(60 / 3600, 10, 1, bucket=f"github:{host}:anonymous")

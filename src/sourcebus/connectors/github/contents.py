@@ -86,8 +86,8 @@ class Contents:
         yield from (entry.change() for entry in whole if self._wanted(entry.path, below))
 
     def _between(self, old: str, new: str | None, below: str) -> Iterator[Change]:
-        """Exactly what differs. A push that only added commits is compared by GitHub, any other one (rewritten history, very many
-        files) by the two trees."""
+        """Exactly what differs. A push that only added commits is compared by GitHub, any other one (rewritten history, very
+        many files) by the two trees."""
         if new is not None and (files := self._compared(old, new)) is not None:
             yield from (
                 change for file in files for change in _changes(file) if self._wanted(change.object_ref[len(PREFIX) :], below)
@@ -132,8 +132,8 @@ class Contents:
                 yield from self._descend(was.sha if was else None, now.sha if now else None, path)
 
     def _walk_all(self, head: str, below: str, after: str) -> Iterator[Change | JsonObject]:
-        """Everything of a tree too large to be had whole, directory by directory in the order of their paths, with a state after
-        each. `after`: the directory that was listed last."""
+        """Everything of a tree too large to be had whole, directory by directory in the order of their paths, with a state
+        after each. `after`: the directory that was listed last."""
         todo = [Entry("", "", head)]
         while todo:
             directory = todo.pop()

@@ -1,7 +1,7 @@
-"""The REST API of one repository: what a refusal means, requests that cost nothing while nothing changed, and what a 404 is worth.
+"""The REST API of one repository: what a refusal means, requests that cost nothing while nothing changed, what a 404 is worth.
 
-Sources: docs.github.com, "Rate limits for the REST API", "Best practices for using the REST API" (conditional requests, what to do
-when limited), "Troubleshooting the REST API" (404 for what the token may not see).
+Sources: docs.github.com, "Rate limits for the REST API", "Best practices for using the REST API" (conditional requests, what to
+do when limited), "Troubleshooting the REST API" (404 for what the token may not see).
 """
 
 from __future__ import annotations

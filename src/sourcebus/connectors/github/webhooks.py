@@ -1,7 +1,7 @@
 """What a delivery of GitHub says: proven by its raw bytes, then mapped to the objects that its payload names.
 
-Sources: docs.github.com, "Webhook events and payloads", "Validating webhook deliveries". A GUID (``X-GitHub-Delivery``) is the same
-when a delivery is sent again; there is no timestamp.
+Sources: docs.github.com, "Webhook events and payloads", "Validating webhook deliveries". A GUID (``X-GitHub-Delivery``) is the
+same when a delivery is sent again; there is no timestamp.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 from urllib.parse import parse_qs
 
 from sourcebus.connectors.filesystem.patterns import Selection
@@ -99,8 +99,9 @@ class Webhooks:
     ) -> str | None:
         """Why nothing follows from a payload that is not about this source's repository; None: it is.
 
-        A hook of an organisation or an app tells of all of its repositories, so that of another one is of no interest. A hook set
-        up at another *repository* is a mistake that somebody has to see: `InvalidInput`, which GitHub's list of deliveries shows.
+        A hook of an organisation or an app tells of all of its repositories, so that of another one is of no interest. A hook
+        set up at another *repository* is a mistake that somebody has to see: `InvalidInput`, which GitHub's list of deliveries
+        shows.
         """
         repository = told.get("repository")
         if repository is None:

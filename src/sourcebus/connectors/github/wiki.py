@@ -1,7 +1,7 @@
 """The pages of a repository's wiki. GitHub has no API for them, but the wiki is a git repository of its own, so git reads it.
 
-A page is named by its file's name without the ending, as in its address and in the ``gollum`` event. Two files of one name in two
-folders are one address on GitHub too; the first by path is the page.
+A page is named by its file's name without the ending, as in its address and in the ``gollum`` event. Two files of one name in
+two folders are one address on GitHub too; the first by path is the page.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Page(NamedTuple):
 
 
 class Wiki:
-    """A copy of the wiki in a temporary folder, made when it is first needed and removed by `close`. Git over HTTPS has no part in
-    the API's quota."""
+    """A copy of the wiki in a temporary folder, made when it is first needed and removed by `close`. Git over HTTPS has no part
+    in the API's quota."""
 
     def __init__(self, repository: Repository, settings: Settings, token: str | None) -> None:
         self._repository, self._name = repository, settings.full_name

@@ -5,13 +5,13 @@ Facts: providers.json of the design, docs.github.com. Deliveries are signed as G
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import time
 import uuid
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +24,6 @@ TOKEN = "ghp_simulated"
 
 _NAME = "([^/]+/[^/]+)"
 _NOT_FOUND = Answer(404, {"message": "Not Found", "status": "404"})
-_SECOND_S = 1.0
 
 Handler = Callable[[SimulatedRepository, Asked], Answer]
 
@@ -189,7 +188,6 @@ class GithubServer(ProviderServer):
             "X-RateLimit-Used": str(self.limit - self.remaining),
             "X-RateLimit-Reset": str(round(time.time() + 3600)),
             "X-RateLimit-Resource": "core",
-            "Date": formatdate(usegmt=True),
         }
 
     def _find(self, full_name: str) -> SimulatedRepository | None:
@@ -198,7 +196,7 @@ class GithubServer(ProviderServer):
 
     def _table(self) -> list[tuple[str, str, Handler]]:
         return [
-            ("GET", "", lambda repo, asked: Answer(200, repo.json())),
+            ("GET", "", lambda repo, _asked: Answer(200, repo.json())),
             ("GET", "/branches", _branches),
             ("GET", "/git/ref/heads/(.+)", _ref),
             ("GET", "/git/trees/([0-9a-f]{40})", self._tree),
@@ -259,7 +257,7 @@ class GithubServer(ProviderServer):
 
     # the API of webhooks
 
-    def _list_hooks(self, repo: SimulatedRepository, asked: Asked) -> Answer:
+    def _list_hooks(self, repo: SimulatedRepository, _asked: Asked) -> Answer:
         return self._for_admins([_shown(hook) for hook in self._hooks.values() if self._find(hook["of"]) is repo])
 
     def _create_hook(self, repo: SimulatedRepository, asked: Asked) -> Answer:
@@ -273,7 +271,7 @@ class GithubServer(ProviderServer):
         made = self.add_hook(repo.full_name, config["url"], config["secret"], events=tuple(wanted["events"]))
         return Answer(201, _shown(self._hooks[made]))
 
-    def _one_hook(self, repo: SimulatedRepository, asked: Asked) -> Answer:
+    def _one_hook(self, _repo: SimulatedRepository, asked: Asked) -> Answer:
         hook = self._hooks.get(int(asked.args[1]))
         if hook is None:
             return _NOT_FOUND
@@ -360,8 +358,6 @@ def _size(repo: SimulatedRepository, files: dict[str, tuple[str, str]], path: st
 
 def _file(repo: SimulatedRepository, path: str, sha: str) -> Answer:
     """Up to 1 MB with its content, up to 100 MB without, nothing beyond."""
-    import base64
-
     data = repo.git.blobs[sha]
     if len(data) > 100_000_000:
         errors = [{"resource": "Blob", "field": "data", "code": "too_large"}]
