@@ -70,7 +70,7 @@ class Api:
         return spent
 
     def spend(self, units: float) -> None:
-        """Account for `units` beside what calls are counted as; less than zero takes back what a call turned out not to cost."""
+        """Account for `units` beside what calls are counted as; below zero takes back what a call turned out not to cost."""
         self._spent.units = getattr(self._spent, "units", 0.0) + units
 
     def quota_left(self) -> QuotaLeft | None:

@@ -199,7 +199,9 @@ def _login(thing: JsonObject) -> str:
 
 
 def _hash(shown: Document) -> str:
-    told = json.dumps([shown.title, shown.text, shown.metadata], sort_keys=True, ensure_ascii=True)
+    # Not the address: renaming the repository would make every document a new one, and GitHub redirects the old address.
+    about = {key: value for key, value in shown.metadata.items() if key != "url"}
+    told = json.dumps([shown.title, shown.text, about], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
