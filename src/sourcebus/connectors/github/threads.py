@@ -50,7 +50,11 @@ class Threads:
         """
         full = "since" not in state or bool(state.get("full"))
         kinds = {kind for kind in self._kinds if scope == "" or scope.startswith(f"{kind}/")}
-        told = {"since": state.get("since", _EVER), "page": state.get("page", 1), **({"full": True} if full else {})}
+        told: JsonObject = {
+            "since": state.get("since", _EVER),
+            "page": state.get("page", 1),
+            **({"full": True} if full else {}),
+        }
         comments = {name: state[name] for name in _COMMENTS if name in state}
         for page in self._feed("issues", told["since"], told["page"], {"state": "all"}):
             for name in _COMMENTS:
@@ -195,7 +199,8 @@ def _entry(comment: JsonObject, at: str, what: str) -> tuple[str, str]:
 
 def _login(thing: JsonObject) -> str:
     """Who wrote it; GitHub shows the texts of deleted accounts under this name."""
-    return str((thing.get("user") or {}).get("login") or "ghost")
+    user: JsonObject = thing.get("user") or {}
+    return str(user.get("login") or "ghost")
 
 
 def _hash(shown: Document) -> str:

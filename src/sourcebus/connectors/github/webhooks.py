@@ -107,7 +107,7 @@ class Webhooks:
         if repository is None:
             return f"{event}: not about a repository"
         name = str(repository["full_name"])
-        if name.lower() in (self._settings.full_name.lower(), _old_name(told).lower()):
+        if self._settings.full_name.lower() in (name.lower(), _old_name(told).lower()):
             return None
         # Renamed at GitHub: the config says the old name, but the hook knows the repository.
         if any(one.state.get("repository_id") == repository["id"] for one in subscriptions):
@@ -167,7 +167,8 @@ class Webhooks:
         return _of(changes, "gollum")
 
     def _repository(self, told: JsonObject) -> Heard:
-        action, changes = str(told["action"]), told.get("changes") or {}
+        action = str(told["action"])
+        changes: JsonObject = told.get("changes") or {}
         if action in ("deleted", "privatized", "renamed", "transferred"):
             # Whether the source can still be read is for a scan to find out, and to call for a person if not.
             return Heard([Change(WHOLE_SOURCE, ChangeKind.SCAN)], note=f"the repository was {action}")
@@ -194,12 +195,13 @@ def _payload(delivery: Delivery) -> JsonObject:
 def _old_name(told: JsonObject) -> str:
     """What the repository was called before the rename or transfer that this payload tells of; "" for any other."""
     owner, _, name = str(told["repository"]["full_name"]).partition("/")
-    changes = told.get("changes") or {}
+    changes: JsonObject = told.get("changes") or {}
     if told.get("action") == "renamed" and "repository" in changes:
         return f"{owner}/{changes['repository']['name']['from']}"
     if told.get("action") == "transferred" and "owner" in changes:
-        before = changes["owner"]["from"]
-        return f"{(before.get('user') or before.get('organization') or {}).get('login', '')}/{name}"
+        before: JsonObject = changes["owner"]["from"]
+        was: JsonObject = before.get("user") or before.get("organization") or {}
+        return f"{was.get('login', '')}/{name}"
     return ""
 
 
