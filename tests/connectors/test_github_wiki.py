@@ -59,10 +59,17 @@ def github() -> Generator[GithubServer]:
         yield server
 
 
-@pytest.fixture
-def wiki(tmp_path: Path) -> Generator[WikiServer]:
-    with WikiServer(tmp_path / "wikis") as server:
+@pytest.fixture(scope="module")
+def wiki_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[WikiServer]:
+    with WikiServer(tmp_path_factory.mktemp("wikis")) as server:
         yield server
+
+
+@pytest.fixture
+def wiki(wiki_server: WikiServer) -> Generator[WikiServer]:
+    yield wiki_server
+    wiki_server.accept_again()
+    wiki_server.tokens = {TOKEN}
 
 
 @pytest.fixture
@@ -137,6 +144,6 @@ def test_the_copy_goes_with_the_connector_and_never_holds_the_token(
 
 def test_without_git_it_says_so(source: WikiPages, connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
     source.write("Home", "h")
-    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("shutil.which", lambda *_arguments, **_more: None)
     with pytest.raises(SourceUnavailable, match="needs git"):
         connector.version("wiki/Home")

@@ -14,12 +14,14 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
+
+import httpx
 
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.github.repository import Repository
 from sourcebus.connectors.github.settings import WIKI, Settings
+from sourcebus.connectors.http import Api
 from sourcebus.errors import NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import Change, ChangeKind, Extraction, JsonObject
 
@@ -30,8 +32,6 @@ _TIMEOUT_S = 120
 _PAGE = re.compile(
     r"(.+)\.(md|mkdn?|mdown|markdown|textile|rdoc|org|creole|mediawiki|wiki|rst|asciidoc|adoc|asc|pod|txt)", re.I
 )
-_MISSING = re.compile(r"not found|returned error: 404", re.I)
-_REFUSED = re.compile(r"authentication failed|could not read (username|password)|returned error: 40[13]|access denied", re.I)
 
 
 class Page(NamedTuple):
@@ -47,6 +47,9 @@ class Wiki:
         self._repository, self._name = repository, settings.full_name
         self._url = f"{settings.web}/{settings.full_name}.wiki.git"
         self._token = token
+        auth = httpx.BasicAuth("x-access-token", token) if token else None
+        self._host = Api(settings.web, auth=auth, judge=_judge, cost=0)
+        self._known: dict[str, dict[str, Page]] = {}
         self._lock = threading.Lock()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -54,8 +57,8 @@ class Wiki:
         """What changed since `state` (``{"head": commit}``; without it all pages), and the state to go on from."""
         with self._lock:
             head, old = self._fetch(), state.get("head")
+            before = self._pages(old) if head and old and old != head else {}
             pages = self._pages(head) if head else {}
-            before = self._pages(old) if old and old != head else {}
         if head is None and old is not None:
             raise self._hidden()
         if head != old:
@@ -73,7 +76,7 @@ class Wiki:
             page = self._page(name)
             if page is None:
                 raise ObjectGone(f"{PREFIX}{name} is no page of the wiki")
-            data = self._git("cat-file", "blob", page.sha)
+            data = self._copy("cat-file", "blob", page.sha)
         try:
             return Extraction([document(page.path.rsplit("/", 1)[-1], data)], page.sha)
         except ObjectUnreadable as error:
@@ -83,7 +86,8 @@ class Wiki:
         with self._lock:
             if self._folder is not None:
                 self._folder.cleanup()
-                self._folder = None
+                self._folder, self._known = None, {}
+        self._host.close()
 
     def _page(self, name: str) -> Page | None:
         head = self._fetch()
@@ -93,29 +97,23 @@ class Wiki:
 
     def _fetch(self) -> str | None:
         """The newest commit, with all that it holds. None: the wiki has no page, or is not there for this token."""
-        if self._folder is None:
-            if shutil.which("git") is None:
-                raise SourceUnavailable(
-                    "reading a wiki needs git: install it where the worker runs, or leave wiki out of config.kinds"
-                )
-            self._folder = tempfile.TemporaryDirectory(prefix="sourcebus-wiki-")
-            self._git("init", "--quiet", "--bare")
         try:
-            self._git("fetch", "--quiet", "--no-tags", "--force", self._url, "HEAD:refs/heads/wiki")
-        except _GitFailed as failed:
-            if _REFUSED.search(failed.said):
-                raise NeedsAuth(f"GitHub refuses the wiki of {self._name}: {failed.said[:200]}") from failed
-            if not _MISSING.search(failed.said):
-                raise
+            told = self._host.call("GET", f"{self._name}.wiki.git/info/refs", params={"service": "git-upload-pack"})
+        except ObjectGone:
             self._repository.home()
             return None
-        return self._git("rev-parse", "refs/heads/wiki").decode().strip()
+        head = _advertised_head(told.content)
+        if head is not None and head not in self._known:
+            self._copy("fetch", "--quiet", "--no-tags", "--force", self._url, f"{head}:refs/heads/wiki")
+        return head
 
     def _pages(self, commit: str) -> dict[str, Page]:
         """By name. None of a commit that is not there any more, as after a wiki's history was rewritten."""
+        if commit in self._known:
+            return self._known[commit]
         pages: dict[str, Page] = {}
         try:
-            lines = self._git("ls-tree", "-r", "-z", commit).split(b"\0")
+            lines = self._copy("ls-tree", "-r", "-z", commit).split(b"\0")
         except _GitFailed:
             return {}
         for line in filter(None, lines):
@@ -123,24 +121,35 @@ class Wiki:
             mode, _kind, sha = about.split(" ")
             if mode.startswith("100") and (named := _PAGE.fullmatch(path.rsplit("/", 1)[-1])):
                 pages.setdefault(named[1], Page(path, sha))
+        self._known = {commit: pages}
         return pages
 
     def _hidden(self) -> NeedsAuth:
         # Not "gone": the same answer is given for a wiki that the token may not read.
         return NeedsAuth(f"the wiki of {self._name} has no page yet, or the token may not read it: GitHub says 404 to both")
 
-    def _git(self, *arguments: str) -> bytes:
-        assert self._folder is not None
-        command = ["git", "-C", self._folder.name, *arguments]
+    def _copy(self, *arguments: str) -> bytes:
+        """A git command in the copy, which is made by the first one."""
+        if self._folder is None:
+            if shutil.which("git") is None:
+                raise SourceUnavailable(
+                    "reading a wiki needs git: install it for the workers, or leave wiki out of config.kinds"
+                )
+            self._folder = tempfile.TemporaryDirectory(prefix="sourcebus-wiki-")
+            self._git(self._folder.name, "init", "--quiet", "--bare")
+        return self._git(self._folder.name, *arguments)
+
+    def _git(self, folder: str, *arguments: str) -> bytes:
+        command = ["git", "-C", folder, *arguments]
         try:
-            done = subprocess.run(command, env=self._environment(), capture_output=True, timeout=_TIMEOUT_S, check=False)
+            done = subprocess.run(command, env=self._environment(folder), capture_output=True, timeout=_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
             raise SourceUnavailable(f"git {arguments[0]} took more than {_TIMEOUT_S} s") from error
         if done.returncode:
-            raise _GitFailed(arguments[0], done.stderr.decode("utf-8", "replace").strip())
+            raise _GitFailed(f"git {arguments[0]}: {done.stderr.decode('utf-8', 'replace').strip()[:300]}")
         return done.stdout
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, folder: str) -> dict[str, str]:
         """Git as nobody set it up: no prompt, no user's settings, HTTP only, and the token where `ps` does not show it."""
         settings = {"http.followRedirects": "false", "gc.auto": "0"}
         if self._token:
@@ -148,7 +157,7 @@ class Wiki:
             settings[f"http.{self._url}.extraHeader"] = f"Authorization: Basic {proof}"
         return {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(Path(self._folder.name if self._folder else tempfile.gettempdir())),
+            "HOME": folder,
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -160,8 +169,14 @@ class Wiki:
 
 
 class _GitFailed(SourceUnavailable):
-    """Git did not do it. `said` is what it wrote to standard error."""
+    """Git did not do it; the text is what it wrote to standard error."""
 
-    def __init__(self, command: str, said: str) -> None:
-        self.said = said
-        super().__init__(f"git {command}: {said[:300]}")
+
+def _advertised_head(told: bytes) -> str | None:
+    """The commit of HEAD in the answer to ``info/refs`` (gitprotocol-http(5)); None where there is none yet."""
+    found = re.search(rb"([0-9a-f]{40}) HEAD(?:\0|\n)", told)
+    return found[1].decode() if found else None
+
+
+def _judge(response: httpx.Response) -> NeedsAuth | None:
+    return NeedsAuth("GitHub refuses the wiki (403)") if response.status_code == 403 else None
