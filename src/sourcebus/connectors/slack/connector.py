@@ -64,12 +64,13 @@ class SlackConnector(Connector):
 
     def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
         """A pass goes through the channels. The cursor holds how far each was seen (``seen``, Slack's time), and within a pass
-        the channel that it is at, the message that it got back to (``until``) and the newest one it began with (``top``)."""
+        the channel that it is `at`, the message that it got back to (``until``) and the newest one there (``top``), or the
+        channel `done` last."""
         state = self._state(cursor)
         full, seen = bool(state.get("full", cursor is None)), cast("dict[str, str]", state.get("seen", {}))
         at, until, top = (state.get(key) for key in ("at", "until", "top"))
         for channel in self._channels(scope):
-            if at is not None and channel < at:
+            if channel < (at or "") or channel <= (state.get("done") or ""):
                 continue
             if channel != at:
                 until = top = None
@@ -80,7 +81,7 @@ class SlackConnector(Connector):
                 if page:
                     yield Cursor(self._cursor(full=full, seen=seen, at=channel, until=page[-1]["ts"], top=top))
             seen = {**seen, **({channel: max(top, seen.get(channel, "0"), key=float)} if top else {})}
-            yield Cursor(self._cursor(full=full, seen=seen, at=channel + "~"))
+            yield Cursor(self._cursor(full=full, seen=seen, done=channel))
         yield Cursor(self._cursor(seen=seen), complete=full)
 
     def _channels(self, scope: str) -> list[str]:
@@ -101,6 +102,8 @@ class SlackConnector(Connector):
         oldest = self._horizon_s()
         if seen is not None:
             oldest = max(oldest, min(float(seen), time.time() - self._settings.lookback_days * _DAY_S))
+        # Without an end Slack pages forward from `oldest`; with one, back from it. A day more, as clocks differ.
+        until = until or f"{time.time() + _DAY_S:.6f}"
         while True:
             try:
                 told = self._web.call(
@@ -109,7 +112,6 @@ class SlackConnector(Connector):
                     oldest=f"{oldest:.6f}",
                     latest=until,
                     limit=PAGE,
-                    inclusive="false",
                 )
             except ChannelHidden as hidden:
                 self._confirm_hidden(channel, hidden)
@@ -133,8 +135,8 @@ class SlackConnector(Connector):
                 yield Change(str(ref), version=extraction(ref, messages).version)
 
     def _confirm_hidden(self, channel: str, hidden: ChannelHidden) -> None:
-        """Returns where a channel that cannot be read is none of the source's: the bot left it, in a source of "all that the bot
-        is in". One that the config names needs a person."""
+        """Returns where a channel that cannot be read is none of the source's: it left a source of "all that the bot is in".
+        One that the config names needs a person."""
         if self._settings.channels is not None:
             raise NeedsAuth(
                 f"the channel {channel} cannot be read ({hidden}): invite the bot to it, or take it out of config.channels"
