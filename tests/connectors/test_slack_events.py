@@ -120,8 +120,9 @@ def test_forged_old_and_rotated() -> None:
     "body",
     [
         b"", b"[" * 100_000, b"[]", b"\xff", {}, {"type": "url_verification"}, {"type": "url_verification", "challenge": 5},
-        {"type": "event_callback", "event_id": "Ev1"}, callback({}), callback({"type": "message"}), callback({"type": "message", "channel": C1}),
-        callback({"type": "message", "channel": C1, "ts": "../../x"}), callback({"type": "message", "channel": 5, "ts": "1.000100"}),
+        {"type": "event_callback", "event_id": "Ev1"}, callback({}), callback({"type": "message"}),
+        callback({"type": "message", "channel": C1}), callback({"type": "message", "channel": C1, "ts": "../../x"}),
+        callback({"type": "message", "channel": 5, "ts": "1.000100"}),
         callback({"type": "message", "channel": C1, "ts": "1.000100", "subtype": "message_changed"}),
         {"type": "event_callback", "event": {"type": "message"}, "authorizations": 7},
     ],
@@ -141,7 +142,8 @@ def test_the_challenge_is_answered_with_itself() -> None:
 
 
 ROOT, REPLY = "1699999999.000100", "1700000000.000200"
-SCAN = [Change(f"{C1}/", ChangeKind.SCAN)]
+SCAN, SCAN_2 = [Change(f"{C1}/", ChangeKind.SCAN)], Change(f"{C2}/", ChangeKind.SCAN)
+GONE_REPLY = {"ts": REPLY, "thread_ts": ROOT}
 UPDATED = [Change(f"{C1}/{ROOT}", ChangeKind.UPDATED)]
 
 
@@ -158,10 +160,7 @@ UPDATED = [Change(f"{C1}/{ROOT}", ChangeKind.UPDATED)]
         ({"type": "message", "subtype": "message_changed", "message": {"ts": REPLY, "thread_ts": ROOT}}, UPDATED),
         ({"type": "message", "subtype": "message_replied", "message": {"ts": ROOT, "thread_ts": ROOT}}, UPDATED),
         ({"type": "message", "subtype": "message_deleted", "deleted_ts": ROOT}, [Change(f"{C1}/{ROOT}", ChangeKind.DELETED)]),
-        (
-            {"type": "message", "subtype": "message_deleted", "deleted_ts": REPLY, "previous_message": {"ts": REPLY, "thread_ts": ROOT}},
-            UPDATED,
-        ),
+        ({"type": "message", "subtype": "message_deleted", "deleted_ts": REPLY, "previous_message": GONE_REPLY}, UPDATED),
         ({"type": "message", "ts": ROOT, "subtype": "bot_message", "bot_id": "B1"}, []),
         ({"type": "message", "ts": ROOT, "subtype": "channel_join"}, []),
         ({"type": "channel_deleted"}, SCAN),
@@ -172,7 +171,7 @@ UPDATED = [Change(f"{C1}/{ROOT}", ChangeKind.UPDATED)]
         ({"type": "member_joined_channel", "user": "U0OTHER"}, []),
         ({"type": "member_left_channel", "user": BOT_USER}, SCAN),
         ({"type": "channel_rename", "channel": {"id": C1, "name": "new"}}, []),
-        ({"type": "channel_id_changed", "old_channel_id": C1, "new_channel_id": C2}, [*SCAN, Change(f"{C2}/", ChangeKind.SCAN)]),
+        ({"type": "channel_id_changed", "old_channel_id": C1, "new_channel_id": C2}, [*SCAN, SCAN_2]),
         ({"type": "reaction_added", "item": {"channel": C1, "ts": ROOT}}, []),
         ({"type": "tokens_revoked", "tokens": {}}, [Change("", ChangeKind.SCAN)]),
         ({"type": "app_uninstalled"}, [Change("", ChangeKind.SCAN)]),
@@ -260,7 +259,8 @@ def test_from_the_handshake_to_every_change(slack: SlackServer, receiver: Receiv
     slack.courier.settle()
     told = [list(said.changes) for said in receiver.heard[1:]]
     assert told[:2] == [[Change(f"{C1}/{root}", ChangeKind.CREATED)], [Change(f"{C1}/{root}", ChangeKind.UPDATED)]]
-    assert sorted(told[2:]) == sorted([[Change(f"{C1}/{root}", ChangeKind.UPDATED)]] * 2 + [[Change("", ChangeKind.SCAN)]])
+    edited = deleted = [Change(f"{C1}/{root}", ChangeKind.UPDATED)]
+    assert sorted(told[2:], key=str) == sorted([edited, deleted, [Change("", ChangeKind.SCAN)]], key=str)
 
 
 def test_an_address_that_does_not_answer_the_challenge_is_not_taken(slack: SlackServer) -> None:
