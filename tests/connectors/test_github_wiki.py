@@ -144,6 +144,6 @@ def test_the_copy_goes_with_the_connector_and_never_holds_the_token(
 
 def test_without_git_it_says_so(source: WikiPages, connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
     source.write("Home", "h")
-    monkeypatch.setattr("shutil.which", lambda *_arguments, **_more: None)
+    monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SourceUnavailable, match="needs git"):
         connector.version("wiki/Home")

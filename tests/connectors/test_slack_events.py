@@ -177,7 +177,6 @@ UPDATED = [Change(f"{C1}/{ROOT}", ChangeKind.UPDATED)]
         ({"type": "app_uninstalled"}, [Change("", ChangeKind.SCAN)]),
         ({"type": "never_heard_of"}, []),
     ],
-    ids=lambda value: value.get("subtype", value["type"]) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_events(event: dict[str, Any], changes: list[Change]) -> None:
     said = heard(callback({"channel": C1, **event}))

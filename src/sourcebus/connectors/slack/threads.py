@@ -19,9 +19,9 @@ from sourcebus.model import Document, Extraction, JsonObject
 NOTICES = frozenset(
     {
         "bot_add", "bot_remove", "channel_archive", "channel_convert_to_private", "channel_join", "channel_leave",
-        "channel_name", "channel_posting_permissions", "channel_purpose", "channel_topic", "channel_unarchive", "group_archive", "group_join",
-        "group_leave", "group_name", "group_purpose", "group_topic", "group_unarchive", "huddle_thread", "pinned_item",
-        "reminder_add", "sh_room_created", "unpinned_item",
+        "channel_name", "channel_posting_permissions", "channel_purpose", "channel_topic", "channel_unarchive",
+        "group_archive", "group_join", "group_leave", "group_name", "group_purpose", "group_topic", "group_unarchive",
+        "huddle_thread", "pinned_item", "reminder_add", "sh_room_created", "unpinned_item",
     }
 )  # fmt: skip
 """Subtypes of messages that Slack itself writes about the channel: they are no documents."""

@@ -6,7 +6,7 @@ Sources: docs.slack.dev, "Rate limits", "Pagination", and the tables of errors o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -54,7 +54,7 @@ class Web:
             raise SourceUnavailable(f"Slack: {method}: the answer is no JSON") from error
         if not isinstance(told, dict):
             raise SourceUnavailable(f"Slack: {method}: the answer is no JSON object")
-        answer: JsonObject = told
+        answer = cast("JsonObject", told)
         if answer.get("ok") is not True:
             raise meaning(method, answer, response)
         return answer
@@ -65,7 +65,8 @@ class Web:
         while True:
             told = self.call(method, cursor=cursor, limit=PAGE, **arguments)
             yield from told[key]
-            cursor = (told.get("response_metadata") or {}).get("next_cursor")
+            about: JsonObject = told.get("response_metadata") or {}
+            cursor = about.get("next_cursor")
             if not cursor:
                 return
 

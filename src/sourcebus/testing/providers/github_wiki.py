@@ -18,6 +18,7 @@ class WikiServer(ProviderServer):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder, self.tokens = folder, {TOKEN}
+        self._path = os.environ.get("PATH", os.defpath)
         self.on("GET", r"/([^/]+/[^/]+\.wiki\.git)(/info/refs)", self._git)
         self.on("POST", r"/([^/]+/[^/]+\.wiki\.git)(/git-upload-pack)", self._git)
 
@@ -47,7 +48,7 @@ class WikiServer(ProviderServer):
         if not (self.folder / name).exists():
             return Answer(404, b"Not Found")
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": self._path,
             "GIT_PROJECT_ROOT": str(self.folder),
             "GIT_HTTP_EXPORT_ALL": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
