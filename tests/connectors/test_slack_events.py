@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 from slack_sdk.signature import Clock, SignatureVerifier
+from tests.connectors.fuzzing import check_parsing, spoiled
 
 from sourcebus.connectors.slack import SlackConnector
 from sourcebus.errors import InvalidInput, Unverified
@@ -183,6 +185,24 @@ def test_events(event: dict[str, Any], changes: list[Change]) -> None:
     assert list(said.changes) == changes
     assert said.delivery_id == "Ev1"
     assert said.changes or said.note
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spoiled_payloads_are_refused_or_understood(seed: int) -> None:
+    chance, source = random.Random(seed), connector(channels=[C1], team=TEAM)
+    events = [
+        {"type": "message", "channel": C1, "ts": REPLY, "thread_ts": ROOT, "text": "x"},
+        {"type": "message", "channel": C1, "subtype": "message_changed", "message": {"ts": ROOT, "edited": {"ts": REPLY}}},
+        {"type": "message", "channel": C1, "subtype": "message_deleted", "deleted_ts": REPLY, "previous_message": GONE_REPLY},
+        {"type": "member_joined_channel", "channel": C1, "user": BOT_USER},
+        {"type": "channel_id_changed", "old_channel_id": C1, "new_channel_id": C2},
+    ]
+    understood = 0
+    for _ in range(500):
+        bad = spoiled(callback(chance.choice(events)), chance)
+        understood += check_parsing(lambda body: source.parse_webhook(delivery(body), ()), bad)
+    assert 0 < understood < 500
+    source.close()
 
 
 def test_whose_it_is() -> None:

@@ -131,6 +131,17 @@ def test_what_a_pull_request_shows(repo: SimulatedRepository, connect: Connect) 
     assert connector.version(f"issues/{number}") is None, "a pull request is no issue"
 
 
+def test_the_comment_after_a_full_page_is_seen(repo: SimulatedRepository, connect: Connect) -> None:
+    """The first page is the same as before, and so is its ETag."""
+    number = repo.open("a long issue")
+    for count in range(100):
+        repo.comment(number, f"comment {count}")
+    connector = connect("issues")
+    connector.version(f"issues/{number}")
+    repo.comment(number, "the hundred and first")
+    assert "the hundred and first" in connector.extract(f"issues/{number}").documents[0].text
+
+
 # costs and refusals
 
 

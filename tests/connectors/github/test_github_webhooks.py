@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from urllib.parse import urlencode
 
 import pytest
 from gidgethub import sansio
+from tests.connectors.fuzzing import check_parsing, spoiled
 
 from sourcebus.connectors.github import GithubConnector
 from sourcebus.errors import InvalidInput, Unverified
@@ -116,6 +119,7 @@ def test_gidgethub_reads_the_simulators_throttles(github: GithubServer) -> None:
     assert HTTPStatus(answer.status) is HTTPStatus.FORBIDDEN
 
 
+@functools.cache
 def examples() -> list[tuple[str, dict[str, Any]]]:
     """The recorded payloads: event and payload. Installed once into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcebus-tests" / "octokit"
@@ -176,6 +180,19 @@ def test_every_recorded_payload() -> None:
             assert not others.changes
     for source in sources.values():
         source.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spoiled_payloads_are_refused_or_understood(seed: int) -> None:
+    chance, source = random.Random(seed), connector("Codertocat/Hello-World")
+    recorded = [(event, payload) for event, payload in examples() if event in PRECISE or event in SOMETIMES or event == "meta"]
+    understood = 0
+    for _ in range(500):
+        event, payload = chance.choice(recorded)
+        bad = spoiled(payload, chance)
+        understood += check_parsing(lambda body, event=event: source.parse_webhook(delivery(event, body), ()), bad)
+    assert 0 < understood < 500
+    source.close()
 
 
 # proofs

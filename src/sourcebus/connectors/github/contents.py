@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.github.repository import Repository
-from sourcebus.connectors.github.settings import CONTENTS, Settings
+from sourcebus.connectors.github.settings import CONTENTS, Settings, can_be
 from sourcebus.errors import CursorExpired, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import Change, ChangeKind, Extraction, JsonObject
 
@@ -158,7 +158,7 @@ class Contents:
         return list(_entries(told, prefix))
 
     def _wanted(self, path: str, below: str) -> bool:
-        return path.startswith(below) and self._takes.selects(path)
+        return path.startswith(below) and self.selects(path)
 
     # one object
 
@@ -185,7 +185,7 @@ class Contents:
     def selects(self, path: str) -> bool:
         """Whether this path can be an object: the patterns take it, and git allows the name (git-fast-import(1), `path`)."""
         named = all(part not in ("", ".", "..") for part in path.split("/")) and "\0" not in path
-        return named and not any("\ud800" <= char <= "\udfff" for char in path) and self._takes.selects(path)
+        return named and can_be(PREFIX + path) and self._takes.selects(path)
 
     def _read(self, path: str) -> Any | None:
         """The contents API's word on a path; None where no file is there."""

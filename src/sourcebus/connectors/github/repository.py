@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -28,12 +28,18 @@ _API_VERSION = "2022-11-28"
 _SECONDARY_WAIT_MS = 60_000
 _KEPT_BYTES = 4_000_000
 _KEPT_ENTRY_BYTES = 1_500_000
+_ENTRY_BYTES = 1_000
+"""What an entry takes beside its body."""
+
 _PROBES = {CONTENTS: "branches", ISSUES: "issues", PULLS: "pulls"}
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One answer. `at_ms` is the time on GitHub's clock when it was given (also where the body was kept from before)."""
+    """One answer. `at_ms` is the time on GitHub's clock when it was given, also where the body was `kept` from before.
+
+    `more` says that another page follows, `moved` that a redirect led here.
+    """
 
     status: int
     body: bytes
@@ -41,6 +47,13 @@ class Told:
     more: bool
     at_ms: float
     moved: bool
+    kept: bool = False
+
+    def items(self) -> tuple[list[Any], bool]:
+        """The items of a page, and whether to ask for the next. An ETag is of the page's items: a full page that was not
+        changed can have got a successor since."""
+        items: list[Any] = self.json()
+        return items, self.more or (self.kept and len(items) >= PAGE)
 
     def json(self) -> Any:
         try:
@@ -83,7 +96,7 @@ class Repository:
         if response.status_code == 304 and kept is not None:
             self.api.spend(-1)
             self._touch(key)
-            return Told(kept.status, kept.body, kept.etag, kept.more, _date_ms(response), kept.moved)
+            return replace(kept, at_ms=_date_ms(response), kept=True)
         told = Told(
             response.status_code,
             response.content,
@@ -99,9 +112,9 @@ class Repository:
         """The items of a list, from all of its pages."""
         page = 1
         while True:
-            told = self.read(path, params={**(params or {}), "per_page": PAGE, "page": page})
-            yield from told.json()
-            if not told.more:
+            items, more = self.read(path, params={**(params or {}), "per_page": PAGE, "page": page}).items()
+            yield from items
+            if not more:
                 return
             page += 1
 
@@ -140,13 +153,13 @@ class Repository:
         with self._lock:
             self._drop(key)
             self._kept[key] = told
-            self._kept_bytes += len(told.body)
+            self._kept_bytes += len(told.body) + _ENTRY_BYTES
             while self._kept_bytes > _KEPT_BYTES:
                 self._drop(next(iter(self._kept)))
 
     def _drop(self, key: str) -> None:
         if (old := self._kept.pop(key, None)) is not None:
-            self._kept_bytes -= len(old.body)
+            self._kept_bytes -= len(old.body) + _ENTRY_BYTES
 
     def _touch(self, key: str) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from sourcebus.connectors.base import refuse_unknown
 from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.errors import InvalidInput
+from sourcebus.model import MAX_REF_BYTES
 
 CONTENTS, ISSUES, PULLS, WIKI = KINDS = ("contents", "issues", "pulls", "wiki")
 
@@ -64,6 +65,11 @@ class Settings:
             api=api,
             web=_url(config, "web", _web_of(api)),
         )
+
+
+def can_be(ref: str) -> bool:
+    """Whether a reference can be one at all: text, and not longer than any may be."""
+    return not re.search(r"[\ud800-\udfff]", ref) and len(ref.encode()) <= MAX_REF_BYTES
 
 
 def _name(config: Mapping[str, Any], key: str) -> str:

@@ -112,11 +112,14 @@ class Threads:
         while True:
             asked = {**params, "since": since, "sort": "updated", "direction": "asc", "per_page": PAGE, "page": number}
             told = self._repository.read(path, params=asked, accept=(410,))
-            items: list[Any] | None = None if told.status == 410 else told.json()
+            if told.status == 410:
+                yield _Page(None, since, 1, told.at_ms)
+                return
+            items, more = told.items()
             moved = _second_before(items[-1]["updated_at"]) if items else since
-            since, number = (moved, 1) if moved > since or not told.more else (since, number + 1)
+            since, number = (moved, 1) if moved > since or not more else (since, number + 1)
             yield _Page(items, since, number, told.at_ms)
-            if not told.more:
+            if not more:
                 return
 
     # one object

@@ -7,13 +7,11 @@ same when a delivery is sent again; there is no timestamp.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 from urllib.parse import parse_qs
 
-from sourcebus.connectors.filesystem.patterns import Selection
-from sourcebus.connectors.github.settings import CONTENTS, ISSUES, PULLS, WIKI, Settings
+from sourcebus.connectors.github.settings import CONTENTS, ISSUES, PULLS, WIKI, Settings, can_be
 from sourcebus.connectors.signing import check_hmac
 from sourcebus.errors import InvalidInput, Unverified
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, JsonObject, Subscription
@@ -140,7 +138,8 @@ class Webhooks:
             kinds |= dict.fromkeys(files["removed"], ChangeKind.DELETED)
         if len(kinds) > _MOST_NAMED:
             return _scan(CONTENTS, f"push: {len(kinds)} files")
-        return _of([Change(f"{CONTENTS}/{path}", kind) for path, kind in kinds.items() if _selected(self._takes, path)], "push")
+        chosen = {f"{CONTENTS}/{path}": kind for path, kind in kinds.items() if path and self._takes.selects(path)}
+        return _of([Change(ref, kind) for ref, kind in chosen.items() if can_be(ref)], "push")
 
     def _branch(self, told: JsonObject) -> Heard:
         ours = told["ref_type"] == "branch" and self._is_ours(f"refs/heads/{told['ref']}", told["repository"])
@@ -155,7 +154,7 @@ class Webhooks:
         """An issue or a pull request, or a comment `about` it."""
         kind = PULLS if key == "pull_request" or "pull_request" in told[key] else ISSUES
         number, action = told[key]["number"], str(told["action"])
-        if not isinstance(number, int):
+        if type(number) is not int or number < 1:
             raise TypeError("the number is none")
         change = ChangeKind.UPDATED if about else _KINDS.get(action, ChangeKind.UPDATED)
         changes = [Change(f"{kind}/{number}", change)] if kind in self._settings.kinds else []
@@ -163,8 +162,9 @@ class Webhooks:
 
     def _gollum(self, told: JsonObject) -> Heard:
         pages = cast("list[JsonObject]", told["pages"]) if WIKI in self._settings.kinds else []
-        changes = [Change(f"{WIKI}/{page['page_name']}", _KINDS.get(page["action"], ChangeKind.UPDATED)) for page in pages]
-        return _of(changes, "gollum")
+        named = {str(page["page_name"]): str(page["action"]) for page in pages}
+        changes = [Change(f"{WIKI}/{name}", _KINDS.get(action, ChangeKind.UPDATED)) for name, action in named.items()]
+        return _of([change for change in changes if can_be(change.object_ref)], "gollum")
 
     def _repository(self, told: JsonObject) -> Heard:
         action = str(told["action"])
@@ -211,7 +211,3 @@ def _of(changes: Sequence[Change], what: str) -> Heard:
 
 def _scan(kind: str, note: str) -> Heard:
     return Heard([Change(f"{kind}/", ChangeKind.SCAN)], note=note)
-
-
-def _selected(takes: Selection, path: str) -> bool:
-    return bool(path) and not re.search(r"[\ud800-\udfff]", path) and takes.selects(path)

@@ -59,7 +59,7 @@ class Events:
                 raise InvalidInput("challenge", "is no text")
             return Heard(reply=Reply(challenge.encode()), note="url_verification")
         if not self._is_ours(told):
-            return Heard(delivery_id=told.get("event_id"), note="of another workspace or app than the source's")
+            return Heard(delivery_id=str(told.get("event_id")), note="of another workspace or app than the source's")
         if kind == "app_rate_limited":
             # Slack sends nothing more for the rest of that minute, and nothing of it later.
             return Heard([Change(WHOLE_SOURCE, ChangeKind.SCAN)], note="app_rate_limited: events were left out")
