@@ -262,6 +262,16 @@ def test_a_deleted_reply_is_a_new_version(slack: SlackServer, connect: Connect) 
     assert connector.version(f"{C1}/{root}") not in (before, None)
 
 
+def test_a_link_that_slack_unfolds_is_a_new_version(slack: SlackServer, connect: Connect) -> None:
+    """No time of the message tells of it."""
+    ts = slack.post(C1, "see <https://example.org>")
+    connector = connect()
+    before = connector.version(f"{C1}/{ts}")
+    slack.unfurl(C1, ts, "what the page says")
+    assert connector.version(f"{C1}/{ts}") != before
+    assert "what the page says" in connector.extract(f"{C1}/{ts}").documents[0].text
+
+
 def test_bots_and_notices(slack: SlackServer, connect: Connect) -> None:
     slack.post(C1, "<@U1> has joined the channel", subtype="channel_join")
     bot = slack.post(C1, "build failed", subtype="bot_message", bot_id="B1", username="ci")
@@ -366,6 +376,13 @@ def test_a_listing_that_fails_half_way_is_not_complete(slack: SlackServer, conne
     with pytest.raises(SourceUnavailable):
         seen.extend(items)
     assert not any(isinstance(item, Cursor) and item.complete for item in seen)
+
+
+def test_an_empty_page_before_the_end_is_no_end(slack: SlackServer, connect: Connect) -> None:
+    slack.post(C1, "text")
+    slack.refuse(Answer(200, {"ok": True, "messages": [], "has_more": True}), path=".*history")
+    with pytest.raises(SourceUnavailable):
+        list(connect().changes(None))
 
 
 # settings

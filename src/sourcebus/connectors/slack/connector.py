@@ -14,7 +14,7 @@ from sourcebus.connectors.slack.events import Events
 from sourcebus.connectors.slack.settings import Settings
 from sourcebus.connectors.slack.threads import NOTICES, Ref, extraction, newest, root_of, shown
 from sourcebus.connectors.slack.web import PAGE, ChannelHidden, Web
-from sourcebus.errors import CursorExpired, NeedsAuth, ObjectGone
+from sourcebus.errors import CursorExpired, NeedsAuth, ObjectGone, SourceUnavailable
 from sourcebus.model import (
     WHOLE_SOURCE,
     Change,
@@ -118,8 +118,10 @@ class SlackConnector(Connector):
                 return
             page: list[Any] = told["messages"]
             yield page
-            if not told.get("has_more") or not page:
+            if not told.get("has_more"):
                 return
+            if not page:
+                raise SourceUnavailable(f"Slack: conversations.history of {channel}: an empty page that says more follows")
             until = page[-1]["ts"]
 
     def _listed(self, channel: str, page: Sequence[Any], seen: str | None) -> Iterator[Change]:

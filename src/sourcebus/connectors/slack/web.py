@@ -15,7 +15,7 @@ from sourcebus.errors import ConnectorError, CursorExpired, NeedsAuth, ObjectGon
 from sourcebus.model import JsonObject
 
 PAGE = 200
-"""Messages per page: what Slack recommends. Apps outside its Marketplace get 15 at most, whatever they ask for."""
+"""Messages per page: what Slack recommends. Apps distributed outside its Marketplace get 15, whatever they ask for."""
 
 _WAIT_MS = 30_000
 _GONE = frozenset({"thread_not_found", "message_not_found"})

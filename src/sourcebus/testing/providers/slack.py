@@ -104,6 +104,14 @@ class SlackServer(ProviderServer):
             message |= {"text": text, "edited": {"user": message.get("user", ""), "ts": self._time(None)}}
             self._announce_about(channel, "message_changed", message=dict(message), previous_message=before)
 
+    def unfurl(self, channel: str, ts: str, text: str) -> None:
+        """What Slack adds to a message with a link, some time later and without calling it an edit."""
+        with self.lock:
+            message = self._channels[channel].messages[ts]
+            before = dict(message)
+            message["attachments"] = [{"title": "A page", "text": text}]
+            self._announce_about(channel, "message_changed", message=dict(message), previous_message=before)
+
     def delete(self, channel: str, ts: str) -> None:
         """Remove a message. The first one of a thread with replies leaves a tombstone behind, as at Slack."""
         with self.lock:
