@@ -83,6 +83,11 @@ class SlackServer(ProviderServer):
             made = self._channels[channel_id] = Channel(channel_id, channel_id.lower(), private)
             return made
 
+    def messages(self, channel: str) -> dict[str, Message]:
+        """What is in a channel now, by time, replies among it."""
+        with self.lock:
+            return dict(self._channels[channel].messages)
+
     def post(self, channel: str, text: str, *, thread: str | None = None, at: float | None = None, **more: Any) -> str:
         """A message; `thread` is the first message's time where it is a reply. Returns its time. `more` are fields of it."""
         with self.lock:
