@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sourcebus.errors import InvalidInput
@@ -31,13 +31,13 @@ def spoiled(payload: Any, chance: random.Random) -> Any:
     return made
 
 
-def _places(value: Any, depth: int = 0) -> Any:
+def _places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     """Where values stand; those near the top, which is where meaning is, several times."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
+    keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []  # pyright: ignore[reportUnknownArgumentType]  any JSON
+    for key in keys:
         for _ in range(max(1, 4 - depth)):
             yield value, key
-        yield from _places(inner, depth + 1)
+        yield from _places(value[key], depth + 1)
 
 
 def check_parsing(parse: Callable[[bytes], Heard], payload: Any) -> bool:
