@@ -129,7 +129,8 @@ def examples() -> list[tuple[str, dict[str, Any]]]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcebus-tests" / "octokit"
     found = cache / "node_modules/@octokit/webhooks-examples/api.github.com/index.json"
     if not found.exists():
-        npm = [shutil.which("npm")] if shutil.which("npm") else [sys.executable, "-c", _NPM]
+        found_npm = shutil.which("npm")
+        npm = [found_npm] if found_npm else [sys.executable, "-c", _NPM]
         install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(cache), EXAMPLES]
         cache.mkdir(parents=True, exist_ok=True)
         done = subprocess.run([*npm, *install], capture_output=True, text=True, check=False, timeout=120)
