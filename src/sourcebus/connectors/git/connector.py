@@ -104,6 +104,7 @@ class GitConnector(Connector):
         yield Cursor(value)
 
     def version(self, ref: str) -> str | None:
+        self._told.of = None
         snapshot = self._rounds.now()
         self._told.of = (ref, snapshot)
         return snapshot.files.get(ref)

@@ -70,9 +70,10 @@ class Mirror:
         """Bring the branch here, unless it is. Answers the commit that is here now (`wanted`, or one that came after it),
         and how often the server was asked."""
         with self._alone():
-            if self.head() == wanted:
+            here = self.head()
+            if here == wanted:
                 return wanted, 0
-            if self._repository.exists() and not self._is_overgrown():
+            if here is not None and self._is_whole() and not self._is_overgrown():
                 try:
                     return self._fetch_head(self._repository, wanted), 1
                 except GitFailed as failed:
@@ -211,6 +212,7 @@ class Mirror:
         self._git.remote(
             "fetch", *plain, "--", "origin", f"+{what}:{into}", repository=repository, settings=partial, watch=watch
         )
+        watch()
         (repository / _PACKS).write_text("\n".join(_packs(repository)), "utf-8")
         return self._git.local(repository, "rev-parse", "--verify", f"{into}^{{commit}}").decode().strip()
 
