@@ -152,6 +152,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "bus_unavailable": "Redis did not answer; the work goes on when it does",
     "catalog_unavailable": "the database did not answer; what was claimed is given back",
     "connectors.listing_incomplete": "a part of a folder could not be read, so this pass deletes nothing",
+    "connectors.mirror_remade": "the local copy of a git repository was damaged or could not be updated, and is made anew",
     "connectors.path_too_long": "a file is left out: its path is longer than a reference may be",
     "connectors.root_back": "a source's folder is there again",
     "connectors.root_missing": "a source's folder is not there",

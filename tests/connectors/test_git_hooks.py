@@ -188,7 +188,8 @@ def github(push: Any, *, event: str = "push", secret: str = "new", to: GitConnec
 
 
 def commit(oid: str = NEW, **paths: list[Any]) -> dict[str, Any]:
-    return {"id": oid, "added": [], "removed": [], "modified": []} | paths
+    none: dict[str, list[Any]] = {"added": [], "removed": [], "modified": []}
+    return {"id": oid, **none, **paths}
 
 
 def push(**changed: Any) -> dict[str, Any]:

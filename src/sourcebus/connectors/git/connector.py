@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -42,8 +43,8 @@ _CURSOR = re.compile(r"([0-9a-f]{40}(?:[0-9a-f]{24})?)\.([0-9a-f]{8})")
 class GitConnector(Connector):
     """The files at the head of a branch. An `object_ref` is a path, a version is the blob's id, a cursor names a commit.
 
-    Every answer is of the commit that the server named after the question was asked, but for an `extract` right after a
-    `version` of the same object in the same thread: that one reads what `version` told of.
+    Every answer is of a commit that the server named after the question was asked, or after the thread's batch began
+    (`Batched`). Only an `extract` right after a `version` of the same object in the same thread reads what `version` told of.
     """
 
     name = "git"
@@ -72,7 +73,7 @@ class GitConnector(Connector):
         self._hooks = Hooks(settings, credentials.all("webhook"))
         self._latest: Snapshot | None = None
         self._rounds = Rounds(self._look)
-        self._told = threading.local()
+        self._thread = threading.local()
 
     @classmethod
     def create(cls, config: Mapping[str, Any], secret: str | None = None) -> Self:
@@ -104,14 +105,14 @@ class GitConnector(Connector):
         yield Cursor(value)
 
     def version(self, ref: str) -> str | None:
-        self._told.of = None
-        snapshot = self._rounds.now()
-        self._told.of = (ref, snapshot)
+        self._thread.told = None
+        snapshot = self._newest()
+        self._thread.told = (ref, snapshot)
         return snapshot.files.get(ref)
 
     def extract(self, ref: str) -> Extraction:
-        told, self._told.of = getattr(self._told, "of", None), None
-        snapshot = told[1] if told is not None and told[0] == ref else self._rounds.now()
+        told, self._thread.told = getattr(self._thread, "told", None), None
+        snapshot = told[1] if told is not None and told[0] == ref else self._newest()
         blob = snapshot.files.get(ref)
         if blob is None or snapshot.commit is None:
             raise ObjectGone(f"there is no file {ref!r} at commit {(snapshot.commit or 'none')[:12]}")
@@ -119,6 +120,9 @@ class GitConnector(Connector):
             return Extraction([document(_shown(ref.rpartition("/")[2]), self._read(snapshot.commit, blob))], blob)
         except ObjectUnreadable as unreadable:
             raise ObjectUnreadable(unreadable.reason, unreadable.detail, version=blob) from unreadable
+
+    def begin_batch(self) -> None:
+        self._thread.began_s = time.monotonic()
 
     def scope_prefix(self, scope: str) -> str:
         return scope if scope == WHOLE_SOURCE or scope.endswith("/") else f"{scope}/"
@@ -136,6 +140,9 @@ class GitConnector(Connector):
 
     def close(self) -> None:
         self._remote.close()
+
+    def _newest(self) -> Snapshot:
+        return self._rounds.now(getattr(self._thread, "began_s", None))
 
     def _look(self) -> Snapshot:
         """The newest snapshot, fetched if the branch moved."""

@@ -78,7 +78,7 @@ class Mirror:
                     return self._fetch_head(self._repository, wanted), 1
                 except GitFailed as failed:
                     _raise_if_said_by_server(failed)
-                    _log.warning("git_mirror_remade", place=str(self._place), why=str(failed))
+                    _log.warning("connectors.mirror_remade", place=str(self._place), why=str(failed))
             return self._remake(wanted), 1
 
     def remake(self, commit: str) -> None:
@@ -86,7 +86,7 @@ class Mirror:
         with self._alone():
             if self._is_whole() and self._is_sound(commit):
                 return
-            _log.warning("git_mirror_remade", place=str(self._place), why="it is damaged")
+            _log.warning("connectors.mirror_remade", place=str(self._place), why="it is damaged")
             self._remake(commit)
 
     def has(self, commit: str) -> bool:

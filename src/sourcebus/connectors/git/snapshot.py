@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.git.mirror import Entry
@@ -49,12 +50,12 @@ def _bytes(path: str) -> bytes:
 class _Round:
     """One question and everybody who waits for its answer."""
 
+    began_s: float = 0.0
     answer: Snapshot | None = None
     error: Exception | None = None
-    answered: bool = False
+    over: bool = False
 
 
-@dataclass(slots=True)
 class Rounds:
     """Asks one question for many threads at the same time.
 
@@ -62,25 +63,33 @@ class Rounds:
     that the caller was sent to look at. So threads that wait while one question is under way share the next.
     """
 
-    ask: Callable[[], Snapshot]
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-    _open: _Round = field(default_factory=_Round)
+    def __init__(self, ask: Callable[[], Snapshot]) -> None:
+        self._ask = ask
+        self._guard, self._turn = threading.Lock(), threading.Lock()
+        self._open, self._last = _Round(), _Round()
 
-    def now(self) -> Snapshot:
-        """What `ask` answers or raises."""
+    def now(self, since_s: float | None = None) -> Snapshot:
+        """What `ask` answers or raises. With `since_s` (of `time.monotonic`) an answer to a question put after that will do."""
         with self._guard:
             mine = self._open
+            if since_s is not None and self._last.answer is not None and self._last.began_s >= since_s:
+                return self._last.answer
         with self._turn:
-            if not mine.answered:
-                with self._guard:
-                    self._open = _Round()
-                try:
-                    mine.answer = self.ask()
-                except Exception as error:  # noqa: BLE001  whatever it is, it is everybody's answer
-                    mine.error = error
-                mine.answered = True
+            if not mine.over:
+                self._put(mine)
         if mine.error is not None:
             raise mine.error
         assert mine.answer is not None
         return mine.answer
+
+    def _put(self, mine: _Round) -> None:
+        with self._guard:
+            self._open = _Round()  # who comes from here on comes after the question
+        mine.began_s = time.monotonic()
+        try:
+            mine.answer = self._ask()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is everybody's answer
+            mine.error = error
+        mine.over = True
+        with self._guard:
+            self._last = mine
