@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -106,13 +107,18 @@ class GitServer:
         log = (self.folder / f"{name}.out").open("ab")
         with log:
             self._running[name] = subprocess.Popen(
-                [self._programs[name], *args], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [self._programs[name], *args],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # fcgiwrap does not end its children
             )
 
     def _end(self, name: str) -> None:
         process = self._running.pop(name, None)
         if process is not None:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(_PATIENCE_S)
 
     def _answers(self) -> bool:
