@@ -49,7 +49,7 @@ class GitConnector(Connector):
 
     name = "git"
     # GitLab allows 600 git commands a minute and user (docs.gitlab.com, "Rate limits on Git SSH operations");
-    # nobody publishes less.
+    # nobody publishes less. A claim is charged little beforehand, because a batch of them costs one question.
     recommended = Recommended(
         quota=Quota(rate=10.0, burst=100.0, concurrency=8),
         window_ms=2_000,
