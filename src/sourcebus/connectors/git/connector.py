@@ -16,7 +16,8 @@ from sourcebus.connectors.git.hooks import Hooks
 from sourcebus.connectors.git.mirror import Entry, Mirror, healing
 from sourcebus.connectors.git.remote import Remote
 from sourcebus.connectors.git.settings import GitSettings
-from sourcebus.connectors.git.snapshot import EMPTY, Rounds, Snapshot, selected
+from sourcebus.connectors.git.snapshot import EMPTY, Snapshot, selected
+from sourcebus.connectors.rounds import Rounds
 from sourcebus.errors import CursorExpired, InvalidInput, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import (
     WHOLE_SOURCE,
