@@ -1,7 +1,7 @@
-"""The scene "published → searchable" of WebSub: a site with a feed, and Flask-WebSub's hub, which tells sourcebus of new entries.
+"""The scene "published → searchable" of WebSub: a site with a feed, and Flask-WebSub's hub, which tells of new entries.
 
 `started` gives a `Scene`: what to register as a source, and `write`, which publishes one entry and answers its reference. The
-hub is subscribed at by the connector itself, so sourcebus needs a public address (``SOURCEBUS_PUBLIC_URL``).
+connector itself subscribes at the hub, so sourcebus needs an address that the hub reaches.
 """
 
 # Celery, Flask-WebSub and werkzeug ship no complete type information:
@@ -28,10 +28,10 @@ INSTALL = "pip install 'flask-websub>=0.4.1'"
 class Hub:
     """Flask-WebSub's hub on ``127.0.0.1``: Flask in a thread of its own, its Celery tasks in another. A context manager.
 
-    `method` signs what it distributes, `lease_s` is the most that it grants, `denies` (if not empty) is why it denies everything.
+    `lease_s` is the most that it grants; `denies`, if not empty, is why it denies everything.
     """
 
-    def __init__(self, folder: Path, *, method: str = "sha512", lease_s: int = 864_000) -> None:
+    def __init__(self, folder: Path, *, lease_s: int = 864_000) -> None:
         from celery import Celery
         from flask import Flask
         from flask_websub.hub import Hub as Blueprint
@@ -43,9 +43,9 @@ class Hub:
         self._celery.conf.update(
             broker_transport_options={"polling_interval": 0.01}, task_ignore_result=True, worker_hijack_root_logger=False
         )
-        config = {"SIGNATURE_ALGORITHM": method, "BACKOFF_BASE": 0.05, "MAX_ATTEMPTS": 5, "REQUEST_TIMEOUT": 5}
+        config = {"BACKOFF_BASE": 0.05, "MAX_ATTEMPTS": 5, "REQUEST_TIMEOUT": 5}
         self._hub: Any = Blueprint(SQLite3HubStorage(str(folder / "hub.sqlite3")), self._celery, **config)
-        self._hub.register_validator(lambda *_asked: self.denies or None)
+        self._hub.register_validator(self._validate)
         app = Flask("hub")
         app.config.update(PUBLISH_SUPPORTED=True, HUB_MIN_LEASE_SECONDS=1, HUB_MAX_LEASE_SECONDS=lease_s)
         app.config["HUB_DEFAULT_LEASE_SECONDS"] = lease_s
@@ -54,6 +54,13 @@ class Hub:
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="hub")
         self.url = f"http://127.0.0.1:{self._server.server_port}/hub"
+
+    def _validate(self, *_asked: object) -> str | None:
+        return self.denies or None
+
+    def sign_with(self, method: str) -> None:
+        """How it signs what it distributes from now on: ``sha512`` at first."""
+        self._hub.config["SIGNATURE_ALGORITHM"] = method
 
     def publish(self, topic: str) -> None:
         """Tell it that the topic has changed: it fetches it and distributes it, in its own time."""

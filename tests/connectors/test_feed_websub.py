@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 from benchmarks.reach_feed import INSTALL, Hub
 
@@ -92,14 +92,14 @@ def until(there: Callable[[], object]) -> None:
 def test_a_subscription_is_asked_for_confirmed_and_delivers(gateway: Gateway, site: FeedSite, hub: Hub) -> None:
     site.write("old", "text")
     made = gateway.connector.subscribe(gateway.hook_url)
-    assert 0 < cast("int", made.expires_at_ms) - time.time() * 1000 <= 86_400_000  # until it is confirmed
+    assert abs(cast("int", made.expires_at_ms) - time.time() * 1000 - 86_400_000) < 10_000  # a day, until it is confirmed
     until(lambda: hub.callbacks(site.feed_url))
     kept = gateway.living[made.id]
     assert (
         abs(cast("int", kept.expires_at_ms) - time.time() * 1000 - 600_000) < 10_000
     )  # what the hub granted, not what was asked
     assert kept.secret == made.secret
-    assert kept.secret not in repr(kept)
+    assert str(kept.secret) not in repr(kept)
     assert gateway.heard[0].changes == ()
 
     ref = site.write("news", "something new")
@@ -163,8 +163,6 @@ def test_a_hub_is_not_confirmed_for_what_was_not_asked(gateway: Gateway, site: F
     """Somebody has the hub subscribe this source's hook to a topic of his."""
     with FeedSite(hub=hub.url) as other:
         body = {"hub.mode": "subscribe", "hub.topic": other.feed_url, "hub.callback": gateway.hook_url, "hub.secret": "his"}
-        import httpx
-
         httpx.post(hub.url, data=body).raise_for_status()
         until(lambda: gateway.refused)
         assert isinstance(gateway.refused[0], Unverified)
@@ -174,27 +172,25 @@ def test_a_hub_is_not_confirmed_for_what_was_not_asked(gateway: Gateway, site: F
 def test_a_delivery_of_another_secret_is_refused(gateway: Gateway, site: FeedSite, hub: Hub) -> None:
     made = gateway.connector.subscribe(gateway.hook_url)
     until(lambda: hub.callbacks(site.feed_url))
-    stranger = Gateway(ProviderServer(), pushed(site, hub, "another secret"))
+    stranger = pushed(site, hub, "another secret")
     (callback,) = hub.callbacks(site.feed_url)
     delivery = signed(site.body(), cast("str", made.secret), query_of(callback))
     assert gateway.connector.parse_webhook(delivery, ()).changes == SCAN  # an empty feed says nothing: look
     with pytest.raises(Unverified):
-        stranger.connector.parse_webhook(delivery, ())
-    stranger.connector.close()
+        stranger.parse_webhook(delivery, ())
+    stranger.close()
 
 
-@pytest.mark.parametrize("method", ["sha1", "sha256", "sha384"])
-def test_the_hub_chooses_how_it_signs(tmp_path: Path, method: str) -> None:
-    with Hub(tmp_path, method=method) as hub, FeedSite(hub=hub.url, window=5) as site, ProviderServer() as provider:
-        gateway = Gateway(provider, pushed(site, hub))
-        gateway.connector.subscribe(gateway.hook_url)
-        until(lambda: hub.callbacks(site.feed_url))
-        ref = site.write("news", "text")
-        hub.publish(site.feed_url)
-        until(lambda: len(gateway.heard) == 2)
-        assert gateway.asked[1].headers["x-hub-signature"].startswith(f"{method}=")
-        assert [change.object_ref for change in gateway.heard[1].changes] == [ref]
-        gateway.connector.close()
+@pytest.mark.parametrize("method", ["sha1", "sha256", "sha384", "sha512"])
+def test_the_hub_chooses_how_it_signs(gateway: Gateway, site: FeedSite, hub: Hub, method: str) -> None:
+    hub.sign_with(method)
+    gateway.connector.subscribe(gateway.hook_url)
+    until(lambda: hub.callbacks(site.feed_url))
+    ref = site.write("news", "text")
+    hub.publish(site.feed_url)
+    until(lambda: len(gateway.heard) == 2)
+    assert gateway.asked[1].headers["x-hub-signature"].startswith(f"{method}=")
+    assert [change.object_ref for change in gateway.heard[1].changes] == [ref]
 
 
 # proofs, without a hub
@@ -234,7 +230,7 @@ def signed(body: bytes, secret: str, query: Mapping[str, str], method: str = "sh
     return Delivery("POST", {"x-hub-signature": f"{method}={signature}"}, body, int(time.time() * 1000), query)
 
 
-def question(query: Mapping[str, str], *, later_s: float = 0, **changed: str | None) -> Delivery:
+def question(query: Mapping[str, str], later_s: float = 0, /, **changed: str | None) -> Delivery:
     full = {"hub.mode": "subscribe", "hub.topic": TOPIC, "hub.challenge": "ch4llenge", "hub.lease_seconds": "600", **query}
     full |= {f"hub.{name}": value for name, value in changed.items() if value is not None}
     for name in [name for name, value in changed.items() if value is None]:
@@ -283,14 +279,19 @@ def test_a_question_about_something_else_is_refused(asked: Made, changed: dict[s
         connector.parse_webhook(question(query, **changed), [made])
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda _: "", lambda text: text[:-1] + "0", lambda text: "0" + text[1:], lambda _: "\0", lambda t: t * 9]
-)
+SPOILT: list[Callable[[str], str]] = [
+    lambda _: "",
+    lambda _: "\0",
+    lambda text: text * 9,
+    lambda text: text[:-1] + ("0" if text[-1] != "0" else "1"),
+    lambda text: ("0" if text[0] != "0" else "1") + text[1:],
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_an_address_of_somebody_elses_making_is_refused(asked: Made, spoil: Callable[[str], str]) -> None:
     connector, made, query, _provider = asked
     wrong = {"websub": spoil(query["websub"])}
-    if wrong == query:
-        wrong = {"websub": query["websub"][:-1] + "1"}
     for mode in ("subscribe", "unsubscribe", "denied"):
         with pytest.raises(Unverified):
             connector.parse_webhook(question(wrong, mode=mode), [made])
@@ -313,15 +314,15 @@ def test_an_address_of_somebody_elses_making_is_refused(asked: Made, spoil: Call
 )
 def test_a_question_that_makes_no_sense_is_named(asked: Made, changed: dict[str, str | None]) -> None:
     connector, made, query, _provider = asked
-    with pytest.raises(InvalidInput, match="query.hub"):
+    with pytest.raises(InvalidInput, match=r"query\.hub"):
         connector.parse_webhook(question(query, **changed), [made])
 
 
 def test_an_old_question_is_only_answered_for_a_living_subscription(asked: Made) -> None:
     connector, made, query, _provider = asked
-    assert connector.parse_webhook(question(query, later_s=7 * 86_400), [made]).keep
+    assert connector.parse_webhook(question(query, 7 * 86_400), [made]).keep
     with pytest.raises(Unverified, match="long ago"):
-        connector.parse_webhook(question(query, later_s=7 * 86_400), ())
+        connector.parse_webhook(question(query, 7 * 86_400), ())
 
 
 def test_an_end_that_the_hub_wants_is_noticed(asked: Made) -> None:
@@ -348,9 +349,10 @@ def test_a_secret_may_be_replaced(asked: Made) -> None:
     gone.close()
 
 
-@pytest.mark.parametrize(
-    "signature", [None, "", "sha256", "sha256=", "sha256=00", "md5=" + "0" * 32, "sha1=" + "0" * 40, "=x", "SHA256=\N{SNOWMAN}"]
-)
+UNSIGNED = [None, "", "sha256", "sha256=", "sha256=00", f"md5={'0' * 32}", f"sha1={'0' * 40}", "=x", "SHA256=\N{SNOWMAN}"]
+
+
+@pytest.mark.parametrize("signature", UNSIGNED)
 def test_content_that_is_not_signed_is_refused(asked: Made, signature: str | None) -> None:
     connector, made, query, _provider = asked
     headers = {} if signature is None else {"x-hub-signature": signature}

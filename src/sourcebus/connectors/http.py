@@ -7,8 +7,10 @@ followed to the configured server or to a public address, so nobody can have sou
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -200,6 +202,12 @@ def _shown(url: httpx.URL) -> str:
     return str(url.copy_with(query=None, fragment=None, username=None, password=None))
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """One for all: reading the certificate authorities takes 40 ms, and there may be hundreds of sources."""
+    return httpx.create_ssl_context()
+
+
 class _Guard(httpx.BaseTransport):
     """Lets requests through to the configured servers, and elsewhere only to public addresses.
 
@@ -208,7 +216,7 @@ class _Guard(httpx.BaseTransport):
     """
 
     def __init__(self, origins: set[tuple[str, str, int | None]]) -> None:
-        self._origins, self._inner = origins, httpx.HTTPTransport(retries=1)
+        self._origins, self._inner = origins, httpx.HTTPTransport(retries=1, verify=_certificates())
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if _origin(request.url) in self._origins:

@@ -16,8 +16,9 @@ from sourcebus.connectors.http import meaning
 from sourcebus.errors import ConnectorError, NeedsAuth, SourceUnavailable, Throttled
 
 _CONDITIONS = ("If-None-Match", "If-Modified-Since")
-_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[\w!#$&+.^`|~-]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s\",;]+))?)*)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s\",;]+))", re.IGNORECASE)
+_PARAMETER = r"\s*;\s*([\w!#$&+.^`|~-]+)(?:\s*=\s*(\"[^\"]*\"|[^\s\",;]+))?"
+_LINK = re.compile(rf"<([^<>]*)>((?:{_PARAMETER})*)")
+_PARAMETERS = re.compile(_PARAMETER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,6 @@ def validators_in(cursor: str, full_text: bool) -> dict[str, str]:
 
 def links(response: httpx.Response) -> Iterator[tuple[str, str]]:
     """Relation and target of every ``Link`` header (RFC 8288)."""
-    for target, parameters in _LINK.findall(response.headers.get("link", "")):
-        if rel := _REL.search(parameters):
-            yield from ((one.lower(), target) for one in (rel[1] or rel[2] or "").split())
+    for target, parameters, *_ in _LINK.findall(response.headers.get("link", "")):
+        named = [value.strip('"') for name, value in _PARAMETERS.findall(parameters) if name.lower() == "rel"]
+        yield from ((one.lower(), target) for one in (named[0] if named else "").split())
