@@ -76,6 +76,22 @@ def test_a_mirror_has_a_largest_size(repository: Repository, git_open: Open) -> 
         listing(git_open(max_mirror_bytes=100, max_bytes=1_000))  # another limit, so a mirror of its own
 
 
+def test_trees_that_hold_each_other_are_given_up(
+    repository: Repository, git_open: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven small trees that list as ten million files."""
+    monkeypatch.setattr("sourcebus.connectors.git.command.MOST_SAID_BYTES", 5_000_000)
+    entry = f"100644 blob {repository.git('hash-object', '-w', '--stdin', data=b'x').strip()}"
+    for _ in range(7):
+        listed = "".join(f"{entry}\td{number}\n" for number in range(10)).encode()
+        entry = f"040000 tree {repository.git('mktree', data=listed).strip()}"
+    tree = entry.split()[-1]
+    commit = repository.git("-c", "user.name=a", "-c", "user.email=a@b", "commit-tree", tree, "-m", "bomb").strip()
+    repository.git("update-ref", "refs/heads/main", commit)
+    with pytest.raises(SourceUnavailable, match="too many files"):
+        listing(git_open())
+
+
 def test_a_place_that_cannot_be_written_is_named(repository: Repository, git_open: Open, tmp_path: Path) -> None:
     repository.commit({"a": b"1"})
     (tmp_path / "file").touch()

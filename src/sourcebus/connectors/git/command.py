@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import selectors
 import signal
 import subprocess
 import time
@@ -23,6 +24,10 @@ _WORDS = 600
 """How much of what git said goes into an error text, in characters."""
 
 _STEP_S = 0.25
+
+MOST_SAID_BYTES = 300_000_000
+"""The longest answer of a command: a listing of about three million files. A few small trees that hold each other can make one
+of billions ("git bomb")."""
 
 _SETTINGS = {
     "core.hooksPath": os.devnull,
@@ -104,7 +109,7 @@ class Git:
     ) -> bytes:
         """What a command says that talks to the source, whose URL is known as ``origin``.
 
-        `watch` is called four times a second meanwhile; what it raises ends the command.
+        `watch` is called a few times a second meanwhile; what it raises ends the command.
         """
         where = ["--git-dir", str(repository)] if repository else []
         environment = _environment(settings or {}, base=self._remote)
@@ -136,22 +141,39 @@ class Git:
     def _run(
         self, args: Sequence[str], environment: Mapping[str, str], verb: str, watch: Callable[[], None] | None = None
     ) -> bytes:
-        process, began_s = self._start(args, environment), time.monotonic()
+        process = self._start(args, environment)
         try:
-            while True:
-                try:
-                    said, complained = process.communicate(timeout=_STEP_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    if time.monotonic() - began_s > self._timeout_s:
-                        raise SourceUnavailable(f"git {verb} took longer than {self._timeout_s:g} s") from None
-                    if watch is not None:
-                        watch()
+            said, complained = self._hear(process, verb, watch or (lambda: None))
+            status = process.wait()
         finally:
             _end(process)
-        if process.returncode:
+        if status:
             raise GitFailed(verb, self._words(complained))
         return said
+
+    def _hear(self, process: subprocess.Popen[bytes], verb: str, watch: Callable[[], None]) -> tuple[bytes, bytes]:
+        """All that it says and complains, until it closes both."""
+        ends_s, heard_bytes = time.monotonic() + self._timeout_s, 0
+        said, complained = list[bytes](), list[bytes]()
+        with selectors.DefaultSelector() as both:
+            both.register(_pipe(process.stdout), selectors.EVENT_READ, said)
+            both.register(_pipe(process.stderr), selectors.EVENT_READ, complained)
+            while both.get_map():
+                ready = both.select(_STEP_S)
+                if not ready:
+                    watch()
+                for key, _ in ready:
+                    data = os.read(key.fd, 1_048_576)
+                    heard_bytes += len(data)
+                    if data:
+                        key.data.append(data)
+                    else:
+                        both.unregister(key.fileobj)
+                if heard_bytes > MOST_SAID_BYTES:
+                    raise SourceUnavailable(f"git {verb} says more than {MOST_SAID_BYTES} bytes: too many files for one source")
+                if time.monotonic() > ends_s:
+                    raise SourceUnavailable(f"git {verb} took longer than {self._timeout_s:g} s")
+        return b"".join(said), b"".join(complained)
 
     def _start(self, args: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         try:

@@ -133,7 +133,7 @@ def _number(config: Mapping[str, Any], key: str, *, default: float) -> float:
 def _cache_dir(config: Mapping[str, Any]) -> Path:
     value = config.get("cache_dir")
     if value is None:
-        return Settings().data_dir / "git"
+        return Settings().data_dir.absolute() / "git"
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise InvalidInput("config.cache_dir", f"is {value!r}", "give the full path of a directory")
     return Path(value)
