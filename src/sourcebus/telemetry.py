@@ -156,6 +156,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "connectors.mailbox_watch_lost": "an IMAP connection that listened was lost; it is made anew, and its mailbox is scanned",
     "connectors.message_unread": "a message of a queue makes no sense; it is deleted and the source is listed",
     "connectors.messages_kept": "messages could not be deleted from a queue; they come again",
+    "connectors.mirror_remade": "the local copy of a git repository was damaged or could not be updated, and is made anew",
     "connectors.name_unusable": "an object is left out: its name cannot be written as a path",
     "connectors.queue_silent": "a queue did not answer; it is asked again",
     "connectors.path_too_long": "a file is left out: its path is longer than a reference may be",

@@ -138,6 +138,16 @@ class Costly(Protocol):
 
 
 @runtime_checkable
+class Batched(Protocol):
+    """A connector that can answer for many objects by one look at the source: a repository's head, a table of contents."""
+
+    def begin_batch(self) -> None:
+        """Called by a thread that has just claimed objects of this source, before it asks for the first of them. What the
+        thread asks until it calls this again may be answered by anything learned after this call, instead of anew."""
+        ...
+
+
+@runtime_checkable
 class Hears(Protocol):
     """A connector whose provider sends webhooks."""
 
