@@ -4,14 +4,14 @@
 source on it, and changes objects there, one at a time. Timed from just before the call that changes the object until a look
 sees it; the system's own time to store it and to tell is in that.
 
-One more system is one more class with `name` and `open`, in a module of its own or here, and one more line in `SCENES`.
+One more system is one more class with `name` and `open`, in a module of its own or here, and one more name in `scenes`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -26,15 +26,16 @@ from benchmarks.timing import NotSeen, quantile, seen_ns
 
 P95_S = 2.0
 
-_KINDS = ("create", "edit", "delete")
+KINDS = ("create", "edit", "delete")
 _SEEN_WITHIN_S = 30.0
 _SEED = 20_261_125
 
 
 class System(Protocol):
-    """An outside system with a source on it."""
+    """An outside system with a source on it. `kinds`: what can be done to its objects (mail is not edited)."""
 
     source_id: str
+    kinds: tuple[str, ...]
 
     def write(self, name: str, text: str) -> str:
         """Create or replace the object of that name (letters and digits); its `object_ref`."""
@@ -59,6 +60,8 @@ class NotHere(Exception):
 
 class Bucket:
     """A bucket of an S3 server."""
+
+    kinds = KINDS
 
     def __init__(self, server: S3Server, source_id: str) -> None:
         self.source_id, self._server = source_id, server
@@ -116,7 +119,13 @@ class MotoQueue:
             yield bucket
 
 
-SCENES: tuple[Scene, ...] = (SeaweedfsHook(), MotoQueue())
+def scenes() -> tuple[Scene, ...]:
+    """Every scene; those in modules of their own are imported when they are played."""
+    from benchmarks.reach_feed import WebSub
+    from benchmarks.reach_git import GitPush
+    from benchmarks.reach_imap import ImapIdle
+
+    return (SeaweedfsHook(), MotoQueue(), GitPush(), ImapIdle(), WebSub())
 
 
 def add_source(instance: Instance, source_id: str, connector: str, config: dict[str, Any], secret: str | None) -> None:
@@ -140,16 +149,17 @@ def run(quick: bool) -> Result:
     times: dict[str, dict[str, list[float]]] = {}
     lost: dict[str, int] = {}
     missing: dict[str, str] = {}
+    played = scenes()
     with scratch() as folder:
         (folder / "empty").mkdir()
         with up(folder / "data", folder / "empty") as instance:
-            for scene in SCENES:
+            for scene in played:
                 try:
                     with scene.open(instance) as system:
                         times[scene.name], lost[scene.name] = _measure(scene, instance, system, changes)
                 except NotHere as why:
                     missing[scene.name] = str(why)
-    return _result(times, lost, missing)
+    return _result(played, times, lost, missing)
 
 
 def _measure(scene: Scene, instance: Instance, system: System, changes: int) -> tuple[dict[str, list[float]], int]:
@@ -157,12 +167,12 @@ def _measure(scene: Scene, instance: Instance, system: System, changes: int) -> 
     chance = random.Random(_SEED)
     words = {system.write(f"old{at:04}", _text(own_word(at))): own_word(at) for at in range(changes)}
     _await_quiet(instance, system, words)
-    times: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    times: dict[str, list[float]] = {kind: [] for kind in system.kinds}
     lost = 0
     with step(scene.name, changes) as shown:
         for at, (ref, word) in enumerate(words.items()):
             time.sleep(chance.uniform(0.05, 0.35))  # not in step with anybody's timer
-            kind, fresh = _KINDS[at % len(_KINDS)], own_word(500_000 + at)
+            kind, fresh = system.kinds[at % len(system.kinds)], own_word(500_000 + at)
             began_ns = time.monotonic_ns()
             try:
                 match kind:
@@ -206,10 +216,12 @@ def _text(word: str) -> str:
     return f"A document that a search finds by the word {word}.\n" * 20
 
 
-def _result(times: dict[str, dict[str, list[float]]], lost: dict[str, int], missing: dict[str, str]) -> Result:
+def _result(
+    played: Sequence[Scene], times: dict[str, dict[str, list[float]]], lost: dict[str, int], missing: dict[str, str]
+) -> Result:
     goals: list[Goal] = []
     rows: list[list[Cell]] = []
-    for scene in SCENES:
+    for scene in played:
         name = scene.name
         values = [value for kind in times.get(name, {}).values() for value in kind]
         p95 = quantile(values, 0.95) if values else None

@@ -1,8 +1,4 @@
-"""The scene "published → searchable" of WebSub: a site with a feed, and Flask-WebSub's hub, which tells of new entries.
-
-`started` gives a `Scene`: what to register as a source, and `write`, which publishes one entry and answers its reference. The
-connector itself subscribes at the hub, so sourcebus needs an address that the hub reaches.
-"""
+"""The scene "published → searchable" of WebSub: a site with a feed, and Flask-WebSub's hub, which tells of new entries."""
 
 # Celery, Flask-WebSub and werkzeug ship no complete type information:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
+from benchmarks.instance import Instance
+from benchmarks.processes import scratch
+from benchmarks.reach import NotHere, System, add_source
+from benchmarks.timing import NotSeen, seen_ns
 from sourcebus.testing.providers.feed import FeedSite
 
 INSTALL = "pip install 'flask-websub>=0.4.1'"
@@ -86,31 +85,43 @@ class Hub:
         self._celery.close()
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A site and its hub. `connector`, `config` and `secret` are those of ``POST /v1/sources``."""
+class Site:
+    """A site that publishes entries and tells its hub."""
 
-    site: FeedSite
-    hub: Hub
-    config: Mapping[str, Any]
-    connector: str = "feed"
-    secret: str = "only for this benchmark"
+    source_id = "reach-websub"
+    kinds = ("create", "edit")
 
-    def is_subscribed(self) -> bool:
-        """Whether the hub has somebody to tell: publish only then."""
-        return bool(self.hub.callbacks(self.site.feed_url))
+    def __init__(self, site: FeedSite, hub: Hub) -> None:
+        self._site, self._hub = site, hub
 
     def write(self, name: str, text: str) -> str:
-        """Publish this text and tell the hub; answers its `object_ref`."""
-        ref = self.site.write(name, text)
-        self.hub.publish(self.site.feed_url)
+        ref = self._site.write(name, text)
+        self._hub.publish(self._site.feed_url)
         return ref
 
+    def delete(self, ref: str) -> None:
+        raise NotImplementedError("an entry that leaves a feed is not deleted")
 
-@contextmanager
-def started(folder: Path) -> Generator[Scene]:
-    """Starts site and hub, with one entry. ModuleNotFoundError where the hub is not installed (`INSTALL`)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with Hub(folder) as hub, FeedSite(hub=hub.url, window=5) as site:
-        site.write("first", "text")
-        yield Scene(site, hub, {"url": site.feed_url, "trusted_hubs": [hub.url]})
+
+class WebSub:
+    """The connector subscribes at Flask-WebSub's hub, which fetches the feed and distributes it to the gateway's hook."""
+
+    name = "feed → WebSub (Flask-WebSub)"
+
+    @contextmanager
+    def open(self, instance: Instance) -> Generator[System]:
+        with ExitStack() as stack:
+            folder = stack.enter_context(scratch())
+            try:
+                hub = stack.enter_context(Hub(folder))
+            except ModuleNotFoundError as missing:
+                raise NotHere(INSTALL) from missing
+            site = stack.enter_context(FeedSite(hub=hub.url, window=500))
+            add_source(
+                instance, Site.source_id, "feed", {"url": site.feed_url, "trusted_hubs": [hub.url]}, "for this benchmark"
+            )
+            try:
+                seen_ns(lambda: bool(hub.callbacks(site.feed_url)), within_s=60, every_s=0.1)
+            except NotSeen:
+                raise NotHere("the hub has nobody to tell: was the subscription made?") from None
+            yield Site(site, hub)

@@ -1,59 +1,62 @@
-"""The scene "git push → searchable": a real ``git push`` over HTTP, whose post-receive hook tells sourcebus.
-
-`started` gives a `Scene`: what to register as a source, where to have the hook point, and `write`, which changes one object
-as a person would and answers its reference.
-"""
+"""The scene "git push → searchable": a real ``git push`` over HTTP, whose post-receive hook tells sourcebus."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from sourcebus.testing.git_server import GitServer, Repository, WorkingCopy
+from benchmarks.instance import Instance
+from benchmarks.processes import scratch
+from benchmarks.reach import KINDS, NotHere, System, add_source, await_hook
+from sourcebus.testing.git_server import GitServer, WorkingCopy
 
-HOOK = Path(__file__).parents[1] / "examples" / "git-post-receive" / "post-receive"
+_HOOK = Path(__file__).parents[1] / "examples" / "git-post-receive" / "post-receive"
 _SECRET = "only for this benchmark"
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A repository with a clone to push from. `connector`, `config` and `secret` are those of ``POST /v1/sources``."""
+class Pushed:
+    """A clone to push from. A push, hook included, is over when the call returns."""
 
-    repository: Repository
-    copy: WorkingCopy
-    config: Mapping[str, Any]
-    connector: str = "git"
-    secret: str = field(default_factory=lambda: json.dumps({"webhook": _SECRET}))
+    source_id = "reach-git"
+    kinds = KINDS
 
-    def point(self, hook_url: str) -> None:
-        """Have every push announced there, the source's ``POST /hooks/…`` address."""
-        self.repository.install_hook(HOOK, hook_url, _SECRET)
+    def __init__(self, copy: WorkingCopy) -> None:
+        self._copy = copy
 
     def write(self, name: str, text: str) -> str:
-        """Commit and push this text; answers its `object_ref`. The push, hook included, is over when it returns."""
-        self.stage(name, text)
-        self.push()
+        (self._copy.folder / f"{name}.md").write_text(text, "utf-8")
+        self._push(name)
         return f"{name}.md"
 
-    def stage(self, name: str, text: str) -> str:
-        """Commit without pushing, so that a clock can start with `push`."""
-        (self.copy.folder / f"{name}.md").write_text(text, "utf-8")
-        self.copy.commit(name)
-        return f"{name}.md"
+    def delete(self, ref: str) -> None:
+        (self._copy.folder / ref).unlink()
+        self._push(f"without {ref}")
 
-    def push(self) -> None:
-        self.copy.push("HEAD:refs/heads/main")
+    def _push(self, message: str) -> None:
+        self._copy.commit(message)
+        self._copy.push("HEAD:refs/heads/main")
 
 
-@contextmanager
-def started(folder: Path) -> Generator[Scene]:
-    """Starts the git server, with one repository of one file. FileNotFoundError names what is not installed."""
-    with GitServer() as server:
-        repository = server.create("reach")
-        repository.commit({"readme.md": b"# Reach\n"})
-        copy = WorkingCopy(repository, folder / "copy")
-        yield Scene(repository, copy, {"url": repository.url, "cache_dir": str(folder / "mirrors")})
+class GitPush:
+    """A bare repository behind nginx and git http-backend."""
+
+    name = "git push → post-receive hook"
+
+    @contextmanager
+    def open(self, instance: Instance) -> Generator[System]:
+        hook = f"/hooks/{Pushed.source_id}"
+        with ExitStack() as stack:
+            folder = stack.enter_context(scratch())
+            try:
+                server = stack.enter_context(GitServer())
+            except FileNotFoundError as missing:
+                raise NotHere(str(missing)) from missing
+            repository = server.create("reach")
+            repository.commit({"readme.txt": b""})
+            config = {"url": repository.url, "cache_dir": str(folder / "mirrors"), "include": ["*.md"]}
+            add_source(instance, Pushed.source_id, "git", config, json.dumps({"webhook": _SECRET}))
+            await_hook(instance, hook)
+            repository.install_hook(_HOOK, f"http://127.0.0.1:{instance.port}{hook}", _SECRET)
+            yield Pushed(WorkingCopy(repository, folder / "copy"))

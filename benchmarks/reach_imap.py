@@ -1,55 +1,53 @@
-"""A scene for `benchmarks.reach`: mail is delivered to a Dovecot, and how long is it until it is found?"""
+"""The scene "mail delivered → searchable": a Dovecot that tells by IDLE."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
 
-from sourcebus.connectors.imap.names import MessageName
-from sourcebus.testing.dovecot import INSTALL, PASSWORD, USER, Dovecot, installed, running_dovecot
-
-NAME = "imap"
-CONNECTOR = "imap"
-NEEDS = INSTALL
+from benchmarks.instance import Instance
+from benchmarks.reach import NotHere, System, add_source
+from sourcebus.connectors.imap.names import MessageName, parse_ref
+from sourcebus.testing.dovecot import INSTALL, PASSWORD, USER, installed, running_dovecot
 
 
-def possible() -> bool:
-    """Whether this machine has what the scene needs; `NEEDS` installs it."""
-    return installed()
-
-
-@dataclass
 class Mail:
     """The account, as a mail program that stays connected changes it."""
 
-    server: Dovecot
-    client: Any
+    source_id = "reach-imap"
+    kinds = ("create", "delete")
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The `config` of the source."""
-        return {"host": "127.0.0.1", "port": self.server.port, "tls": "none", "user": USER}
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
-    @property
-    def secret(self) -> str:
-        return PASSWORD
-
-    def write(self, text: str) -> str:
-        """Deliver a message with this text; its `object_ref`. It is on the server when this returns."""
+    def write(self, name: str, text: str) -> str:
         message = EmailMessage()
-        message["Subject"], message["From"], message["To"] = "Measured", "bench@example.org", f"{USER}@example.org"
+        message["Subject"], message["From"], message["To"] = name, "bench@example.org", f"{USER}@example.org"
         message.set_content(text)
-        said: bytes = self.client.append("INBOX", bytes(message))
+        said: bytes = self._client.append("INBOX", bytes(message))
         uidvalidity, uid = map(int, re.findall(rb"\d+", said)[:2])
         return MessageName("INBOX", uidvalidity, uid).ref
 
+    def delete(self, ref: str) -> None:
+        self._client.select_folder("INBOX")
+        if name := parse_ref(ref):
+            self._client.delete_messages([name.uid])
+            self._client.expunge([name.uid])
 
-@contextmanager
-def started() -> Generator[Mail]:
-    """A running server with an empty account."""
-    with running_dovecot() as server, server.client() as client:
-        yield Mail(server, client)
+
+class ImapIdle:
+    """An account of Dovecot's."""
+
+    name = "IMAP (Dovecot) → IDLE"
+
+    @contextmanager
+    def open(self, instance: Instance) -> Generator[System]:
+        if not installed():
+            raise NotHere(INSTALL)
+        with running_dovecot() as server, server.client() as client:
+            config = {"host": "127.0.0.1", "port": server.port, "tls": "none", "user": USER}
+            add_source(instance, Mail.source_id, "imap", config, PASSWORD)
+            yield Mail(client)
