@@ -91,6 +91,8 @@ class Lease(NamedTuple):
     trace: str | None
     field: bytes
     """The bus's own name for the object; callers pass it back untouched."""
+    newer: bool = False
+    """Of a scan that goes on with a pass begun by an earlier lease: signals have come since that are newer than the pass."""
 
 
 @dataclass(frozen=True, slots=True)

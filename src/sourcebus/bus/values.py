@@ -16,6 +16,7 @@ KINDS = (ChangeKind.CREATED, ChangeKind.UPDATED, ChangeKind.DELETED, ChangeKind.
 SIGNALS = (Signal.WEBHOOK, Signal.POLL, Signal.WATCH, Signal.MANUAL, Signal.RECONCILE)
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 SIGNAL_CODE = {signal: code for code, signal in enumerate(SIGNALS)}
+_NEWER = 4  # core.lua's flag
 STATES = ("absent", "ready", "delayed", "in_flight", "cooling")
 
 _PAYLOAD = struct.Struct(layouts()["P"].format)
@@ -178,7 +179,7 @@ def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
 
 def unpack_lease(source_id: str, field: bytes, key_at: int, packed: bytes, deadline_ms: int) -> Lease:
     """A claim's field (whose key begins at `key_at`) and record as a lease."""
-    _, _, attempts, _, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
+    _, _, attempts, flags, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
     version, trace = _split_tail(packed[_LEASED.size :]) if len(packed) > _LEASED.size else (None, None)
     return Lease(
         source_id,
@@ -194,6 +195,7 @@ def unpack_lease(source_id: str, field: bytes, key_at: int, packed: bytes, deadl
         version,
         trace,
         field,
+        bool(flags & _NEWER),
     )
 
 

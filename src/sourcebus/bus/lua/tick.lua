@@ -5,7 +5,6 @@
 -- @keys m n src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
 local now = begin(ARGV[1])
 local most = tonumber(ARGV[2])
-local POLL = 1
 local reaped = reap(now, most)
 local promoted = promote(now, most)
 sweep_wheel(now, most)
