@@ -8,6 +8,7 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from sourcebus.catalog.engine import Database
+from sourcebus.catalog.listings import ListingTable
 from sourcebus.catalog.maintenance import Maintenance
 from sourcebus.catalog.objects import ObjectTable
 from sourcebus.catalog.schema import bring_up
@@ -21,7 +22,7 @@ from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Version
 
 
 class Catalog:
-    """Sources, object versions, documents and their search index, stories and cursors of one installation.
+    """Sources, object versions, documents and their search index, stories and listings of one installation.
 
     Any thread may use it; after a fork the child may too. Every method may raise CatalogUnavailable, every one that
     writes StorageFull; then nothing was written. Those that name a source raise UnknownSource where it is not there.
@@ -31,6 +32,7 @@ class Catalog:
         self._database = database
         self._sources = SourceTable(database, vault, clock)
         self._objects = ObjectTable(database)
+        self._listings = ListingTable(database)
         self._maintenance = Maintenance(database, clock)
 
     @classmethod
@@ -132,13 +134,10 @@ class Catalog:
         """The object's story, newest first: its last 20 lines and its last 20 failures. [] if never heard of."""
         return self._objects.story(source_id, object_ref, limit)
 
-    def cursor(self, source_id: str, scope: str) -> str | None:
-        """Where the listing of a scope goes on, None where it starts anew."""
-        return self._sources.cursor(source_id, scope)
-
-    def set_cursor(self, source_id: str, scope: str, value: str | None) -> None:
-        """Store where the listing of a scope goes on; None forgets it."""
-        self._sources.set_cursor(source_id, scope, value)
+    @property
+    def listings(self) -> ListingTable:
+        """Where each scope's listing goes on, what a complete one has seen so far, and the deletes that are held."""
+        return self._listings
 
     def search(
         self, q: str, *, source_id: str | None = None, workspace: str | None = None, limit: int = 20, offset: int = 0
