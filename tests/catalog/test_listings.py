@@ -60,7 +60,8 @@ def test_held_deletes_are_let_go_or_kept_for_good(catalog: Catalog) -> None:
     catalog.listings.sighted_again(kept, ["a", "b"])
     assert catalog.listings.unsighted(kept, ["a", "b", "c"]) == ["a", "b"]
     catalog.listings.hold("s", "", ["x"])
-    catalog.listings.let_go("s", "")
+    catalog.listings.hold("s", "", ["y"], more=True)
+    catalog.listings.let_go("s")
     assert catalog.listings.keep_held("s") == 0
 
 

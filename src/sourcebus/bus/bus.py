@@ -309,17 +309,13 @@ class Bus:
     def _settled(reply: Sequence[Any]) -> Settled:
         return Settled([bool(done) for done in reply[1:]], _tokens(reply[0]))
 
-    def requeue(
-        self, lease: Lease, *, signal: Signal, caught_up: bool, cost: float = 1.0, service_ms: float = 0.0
-    ) -> Settled:
+    def requeue(self, lease: Lease, *, signal: Signal, caught_up: bool, cost: float = 1.0, service_ms: float = 0.0) -> Settled:
         """Ends the lease of a scan that was cut in the middle of its pass: the rest is due at once, behind others, as `signal`.
 
         `caught_up`: signals that came between the pass's beginning and this claim are answered, so that `Lease.newer` need not
         tell of them again; those that came since are told in any case.
         """
-        tokens, done = self._run(
-            "requeue", lease.field, lease.fence, cost, service_ms, SIGNALS.index(signal), int(caught_up)
-        )
+        tokens, done = self._run("requeue", lease.field, lease.fence, cost, service_ms, SIGNALS.index(signal), int(caught_up))
         return Settled([bool(done)], _tokens(tokens))
 
     def extend(

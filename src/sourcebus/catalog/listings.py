@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sourcebus.catalog.engine import Database
@@ -86,7 +86,7 @@ class ListingTable:
         return self._database.transact(work)
 
     def end_pass(self, listing: Listing, cursor: str | None, version: int) -> bool:
-        """A complete listing has come to its end: its cursor is the scope's, what it has seen is forgotten. False: superseded."""
+        """A complete listing has ended: its cursor is the scope's, what it has seen is forgotten. False: superseded."""
 
         def work(connection: Connection) -> int | None:
             no = self._current(connection, listing)
@@ -113,14 +113,9 @@ class ListingTable:
 
         def work(connection: Connection) -> list[int]:
             no = number(connection, source_id)
-            connection.execute(
-                update(sources).where(sources.c.no == no).values(listing_epoch=sources.c.listing_epoch + 1)
-            )
+            connection.execute(update(sources).where(sources.c.no == no).values(listing_epoch=sources.c.listing_epoch + 1))
             connection.execute(delete(cursors).where(cursors.c.source_no == no))
-            gone = select(listings.c.no).where(listings.c.source_no == no, listings.c.purpose == "pass")
-            found = list(connection.execute(gone).scalars())
-            connection.execute(delete(listings).where(listings.c.no.in_(found)))
-            return found
+            return self._drop_all(connection, source_id, "pass")
 
         for no in self._database.transact(work):
             self._purge(no)
@@ -139,25 +134,22 @@ class ListingTable:
 
     # --- deletes that wait for a person -----------------------------------------------------------------------------
 
-    def hold(self, source_id: str, scope: str, refs: Sequence[str]) -> None:
-        """Remember the objects whose delete is held, in place of those that were held before. UnknownSource."""
+    def hold(self, source_id: str, scope: str, refs: Sequence[str], *, more: bool = False) -> None:
+        """Remember the objects whose delete is held, in place of those that were held before, or besides. UnknownSource."""
 
         def work(connection: Connection) -> int:
             no = number(connection, source_id, lock=True)
-            before = self._drop(connection, no, scope, "held")
+            before = 0 if more else self._drop(connection, no, scope, "held")
             held = self._put_listing(connection, no, scope, "held", _NO_PASS)
             self._sight(connection, held, refs)
             return before
 
         self._purge(self._database.transact(work))
 
-    def let_go(self, source_id: str, scope: str) -> None:
-        """Nothing of the scope is held any more. UnknownSource."""
-
-        def work(connection: Connection) -> int:
-            return self._drop(connection, number(connection, source_id), scope, "held")
-
-        self._purge(self._database.transact(work))
+    def let_go(self, source_id: str) -> None:
+        """Nothing of the source is held any more. UnknownSource."""
+        for no in self._database.transact(lambda connection: self._drop_all(connection, source_id, "held")):
+            self._purge(no)
 
     def keep_held(self, source_id: str) -> int:
         """What is held is kept for good: no listing without it counts as its delete. How many objects. UnknownSource."""
@@ -168,7 +160,7 @@ class ListingTable:
             query = select(listings).where(listings.c.source_no == no, listings.c.purpose == "held")
             for held in connection.execute(query).all():
                 kept = self._put_listing(connection, no, bytes(held.scope_hash), "kept", _NO_PASS)
-                of_held = select(kept, sightings.c.ref_hash).where(sightings.c.listing_no == held.no)
+                of_held = select(literal(kept), sightings.c.ref_hash).where(sightings.c.listing_no == held.no)
                 count += connection.execute(select(func.count()).where(sightings.c.listing_no == held.no)).scalar_one()
                 insert_or = sqlite.insert if self._database.is_sqlite else postgresql.insert
                 into = insert_or(sightings).from_select(["listing_no", "ref_hash"], of_held)
@@ -195,9 +187,7 @@ class ListingTable:
         def work(connection: Connection) -> None:
             for start in range(0, len(hashes), _KEYS_PER_QUERY):
                 part = hashes[start : start + _KEYS_PER_QUERY]
-                connection.execute(
-                    delete(sightings).where(sightings.c.listing_no == kept, sightings.c.ref_hash.in_(part))
-                )
+                connection.execute(delete(sightings).where(sightings.c.listing_no == kept, sightings.c.ref_hash.in_(part)))
 
         self._database.transact(work)
 
@@ -221,9 +211,7 @@ class ListingTable:
         connection.execute(query.on_conflict_do_update(index_elements=["source_no", "scope_hash"], set_=fresh))
 
     @staticmethod
-    def _put_listing(
-        connection: Connection, source_no: int, scope: str | bytes, purpose: str, values: dict[str, Any]
-    ) -> int:
+    def _put_listing(connection: Connection, source_no: int, scope: str | bytes, purpose: str, values: dict[str, Any]) -> int:
         key = scope if isinstance(scope, bytes) else scope_hash(scope)
         found = connection.execute(_listing(source_no, key, purpose)).one_or_none()
         if found is None:
@@ -240,6 +228,14 @@ class ListingTable:
             return 0
         connection.execute(delete(listings).where(listings.c.no == found.no))
         return found.no
+
+    @staticmethod
+    def _drop_all(connection: Connection, source_id: str, purpose: str) -> list[int]:
+        no = number(connection, source_id)
+        gone = select(listings.c.no).where(listings.c.source_no == no, listings.c.purpose == purpose)
+        found = list(connection.execute(gone).scalars())
+        connection.execute(delete(listings).where(listings.c.no.in_(found)))
+        return found
 
     def _sight(self, connection: Connection, listing_no: int, refs: Iterable[str]) -> None:
         rows: list[Any] = [(listing_no, ref_hash(ref)) for ref in refs]

@@ -175,6 +175,14 @@ def release(id: IdArgument, data: DataOption = None) -> None:
     say(f"released {count} deletes of {visible(id)}")
 
 
+@app.command("drop")
+def drop(id: IdArgument, data: DataOption = None) -> None:
+    """Drop deletes that are held: what the source does not list any more stays indexed."""
+    with opened(data) as runtime:
+        count = runtime.sources.drop(id)
+    say(f"kept {count} objects of {visible(id)}")
+
+
 @app.command("remove")
 def remove(
     id: IdArgument,

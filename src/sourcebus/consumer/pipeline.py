@@ -14,8 +14,9 @@ from sourcebus.connectors import Metered
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
+from sourcebus.consumer.meter import Meter
 from sourcebus.consumer.ports import Bindings
-from sourcebus.consumer.scan import Scan
+from sourcebus.consumer.scan import Again, Scan
 from sourcebus.errors import CatalogError, ConnectorError, InvalidInput, StorageFull, UnknownSource
 from sourcebus.model import ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
@@ -30,6 +31,8 @@ class _Done:
     lease: Lease
     outcome: Outcome
     service_ms: float
+    cost: float
+    again: Again | None = None
 
 
 class Pipeline:
@@ -81,10 +84,14 @@ class Pipeline:
 
     def _one(self, batch: Batch, lease: Lease, known: Version | None) -> None:
         began_ms = self._clock.monotonic_ms()
+        again: Again | None = None
+        meter: Meter | None = None
         try:
             bound = self._bindings.get(lease.source_id)
+            meter = Meter(bound.connector)
             if lease.change_kind is ChangeKind.SCAN:
-                outcome = self._scan.run(lease, bound)
+                scanned = self._scan.run(lease, bound, meter)
+                outcome, again = scanned.outcome, scanned.again
             else:
                 outcome = look(lease, bound.source, bound.connector, known, self._clock)
         except UnknownSource:
@@ -93,13 +100,14 @@ class Pipeline:
         except CatalogError as error:
             self._give_back(batch, [lease], error)
         except Exception as error:  # noqa: BLE001  an extractor is other people's code: whatever it raises is its object's story
-            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms)
+            cost = meter.spent() if meter else 0.0
+            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms, cost)
         else:
             if isinstance(bound.connector, Metered) and (left := bound.connector.quota_left()):
                 self._quotas[lease.source_id] = left
             if not self._done:
                 self._first_ms = self._clock.monotonic_ms()
-            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms))
+            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms, meter.spent(), again))
             self._done_bytes += sum(len(document.text) for document in outcome.documents)
 
     def _group_is_full(self) -> bool:
@@ -119,11 +127,24 @@ class Pipeline:
             self._give_back(batch, leases, error)
         except Exception as error:  # noqa: BLE001  a sink is other people's code too
             for one in done:
-                self._failed(batch, one.lease, error, one.service_ms)
+                self._failed(batch, one.lease, error, one.service_ms, one.cost)
         else:
-            self._invite(self._bus.ack(leases, service_ms=[one.service_ms for one in done]).invite)
+            self._acknowledge(done)
             batch.settled(leases)
             self._tell_quotas()
+
+    def _acknowledge(self, done: Sequence[_Done]) -> None:
+        ended = [one for one in done if one.again is None]
+        leases = [one.lease for one in ended]
+        costs, service_ms = [one.cost for one in ended], [one.service_ms for one in ended]
+        if leases:
+            self._invite(self._bus.ack(leases, cost=costs, service_ms=service_ms).invite)
+        for one in done:
+            if again := one.again:
+                settled = self._bus.requeue(
+                    one.lease, signal=again.signal, caught_up=again.caught_up, cost=one.cost, service_ms=one.service_ms
+                )
+                self._invite(settled.invite)
 
     def _tell_quotas(self) -> None:
         """What providers said is left, the newest word of each, once per group: it need not cost a call per object."""
@@ -144,14 +165,14 @@ class Pipeline:
         batch.settled(rest)
         self._wait(1.0)
 
-    def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float) -> None:
+    def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float, cost: float) -> None:
         text = str(error) if isinstance(error, ConnectorError) else f"{type(error).__name__}: {error}"
         how, wait_ms = judge(error)
         _log.warning("extraction_failed", source_id=lease.source_id, object_ref=lease.object_ref, error=text, how=how.value)
         if how is Settle.UNAVAILABLE:
             self._say(lease.source_id, text)
         self._note(lease, text, how)
-        self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, service_ms=service_ms).invite)
+        self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, cost=cost, service_ms=service_ms).invite)
         batch.settled([lease])
         if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
             self._spare(batch, lease.source_id)
@@ -165,7 +186,8 @@ class Pipeline:
     def _bucket_of(self, source_id: str) -> tuple[bool, str]:
         """The quota that a source draws from, by name: a shared one's, or its own."""
         try:
-            quota = self._bindings.get(source_id).source.quota
+            bound = self._bindings.get(source_id)
+            quota = bound.source.quota or bound.connector.recommended.quota
         except (InvalidInput, CatalogError):  # removed, or not to be asked just now
             quota = None
         return (True, quota.bucket) if quota and quota.bucket else (False, source_id)

@@ -96,6 +96,11 @@ def router(runtime: Runtime) -> APIRouter:
         """A listing that lacks too much of a source deletes nothing until somebody says that it really is gone."""
         return answer({"id": source_id, "released": sources.release(source_id)}, 202)
 
+    @routes.post("/v1/sources/{source_id:encoded}/drop", status_code=202, summary="Keep what is held to be deleted")
+    def drop_source(source_id: SourceId) -> Response:
+        """The other answer to held deletes: the objects stay indexed, although the source does not list them any more."""
+        return answer({"id": source_id, "kept": sources.drop(source_id)}, 202)
+
     @routes.get("/v1/status", tags=["status"], summary="How the sources stand")
     def status(
         workspace: Workspace = None,

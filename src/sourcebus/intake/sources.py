@@ -75,7 +75,7 @@ class Sources:
         stored = self._catalog.update_source(changed)
         self._register(stored, recommended)
         if changed.config != present.config or changed.secret != present.secret:
-            self.scan(source_id)
+            self._look_through(source_id)
         return stored
 
     def remove(self, source_id: str) -> int:
@@ -96,13 +96,27 @@ class Sources:
         held = cast("JsonObject", self._catalog.state(source_id).get("held") or {})
         if held:
             self._catalog.set_state(source_id, release=True)
-            self.scan(source_id)
+            self._look_through(source_id)
         return int(held.get("count", 0))
+
+    def drop(self, source_id: str) -> int:
+        """Keeps the objects whose deletes are held, although the source does not list them. Answers how many.
+
+        They stay until the source confirms the delete of one for another reason: a webhook names it, or a person asks.
+        """
+        kept = self._catalog.listings.keep_held(source_id)
+        self._catalog.set_state(source_id, held=None, release=None)
+        return kept
 
     def scan(self, source_id: str, signal: Signal = Signal.RECONCILE) -> None:
         """Has the whole source looked through, behind live signals."""
         emitted = self._bus.emit(SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=signal))
         self._invite(emitted.invite)
+
+    def _look_through(self, source_id: str) -> None:
+        """Nothing that is known of earlier listings is good any more: has everything listed anew."""
+        self._catalog.listings.forget(source_id)
+        self.scan(source_id)
 
     def known(self, source_id: str) -> bool:
         try:
@@ -115,7 +129,7 @@ class Sources:
         """Tells the bus of a source that it lost, and has it looked through: signals may have been lost with it."""
         source = self._catalog.source(source_id)
         self._register(source, self._create(source.connector, source.config, source.secret).recommended)
-        self.scan(source_id)
+        self._look_through(source_id)
         _log.warning("source_recovered", source_id=source_id)
 
     def recover_all(self) -> int:
@@ -150,6 +164,7 @@ class Sources:
             quota=source.quota or recommended.quota,
             window_ms=recommended.window_ms if source.window_ms is None else source.window_ms,
             weight=source.weight,
+            cost=recommended.cost,
             poll_ms=poll_s * 1000,
             paused=source.paused,
         )
