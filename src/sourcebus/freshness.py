@@ -32,3 +32,26 @@ def complete_is_due(signal: Signal, last_ms: float | None, now_ms: float, reconc
         return True
     share = 0.5 if signal is Signal.RECONCILE else 1.0
     return now_ms - last_ms >= reconcile_interval_s * 1000 * share
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------------------
+
+LOOK_AFTER_MS = 86_400_000
+"""A subscription without an end is looked after this often all the same."""
+
+_RENEW_AT = (0.62, 0.70)
+_RETRY_MS, _MOST_RETRY_MS = 10_000, 3_600_000
+
+
+def renew_at_ms(made_at_ms: int, expires_at_ms: int | None, chance: float) -> int | None:
+    """When to renew: at about two thirds of its life, so that a third of it is left to try again. `chance` (0 to 1) spreads
+    what was subscribed together. None: it does not end."""
+    if expires_at_ms is None:
+        return None
+    least, most = _RENEW_AT
+    return made_at_ms + round(max(0, expires_at_ms - made_at_ms) * (least + chance * (most - least)))
+
+
+def retry_upkeep_ms(failures: int, chance: float) -> int:
+    """How long to wait after so many failures in a row: 10 s, doubled each time, an hour at most, minus up to a third."""
+    return round(min(_MOST_RETRY_MS, _RETRY_MS * 2 ** (failures - 1)) * (1 - chance / 3))

@@ -16,6 +16,9 @@ JsonObject = dict[str, Any]
 WHOLE_SOURCE = ""
 """The `object_ref` of a scan event that means the whole source."""
 
+SUBSCRIPTION = "\0subscription"
+"""The `object_ref` of a scan event that means the source's subscription at its provider: see that it lives."""
+
 DEFAULT_WORKSPACE = "default"
 
 MAX_ID_BYTES = 512

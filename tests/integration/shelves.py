@@ -26,11 +26,12 @@ class Bench:
         self.runtime.sources.add(Source(source_id, "shelf", {"url": self.shelf.url, **config}, secret=secret))
 
     def work(self, source_id: str = "s", until: Callable[[], bool] = lambda: False) -> None:
-        """Works until nothing of the source is pending or in flight, or until `until`."""
+        """Works until nothing of the source is pending or in flight, or until `until`. Keeps house as a worker does."""
         deadline = time.monotonic() + PATIENCE_S
         shift = self.runtime.shift()
         try:
             while not until():
+                self.runtime.housekeeping()
                 shift.run()
                 stats = self.stats(source_id)
                 if not stats.pending and not stats.in_flight:

@@ -15,10 +15,11 @@ from sourcebus.catalog.schema import bring_up
 from sourcebus.catalog.search import search
 from sourcebus.catalog.settle import settle
 from sourcebus.catalog.sources import SourceTable
+from sourcebus.catalog.subscriptions import SubscriptionTable
 from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.errors import CatalogUnavailable
-from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Version
+from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Subscription, Version
 
 
 class Catalog:
@@ -33,6 +34,7 @@ class Catalog:
         self._sources = SourceTable(database, vault, clock)
         self._objects = ObjectTable(database)
         self._listings = ListingTable(database)
+        self._subscriptions = SubscriptionTable(database, vault, clock)
         self._maintenance = Maintenance(database, clock)
 
     @classmethod
@@ -138,6 +140,23 @@ class Catalog:
     def listings(self) -> ListingTable:
         """Where each scope's listing goes on, what a complete one has seen so far, and the deletes that are held."""
         return self._listings
+
+    def subscriptions(self, source_id: str) -> list[Subscription]:
+        """The source's living subscriptions, newest first, with their secrets."""
+        return [one.subscription for one in self._subscriptions.living(source_id)]
+
+    def keep_subscription(self, source_id: str, subscription: Subscription, hook_url: str | None = None) -> None:
+        """Store a new subscription, or what is new of a known one. None for `hook_url` or its secret leaves what is known."""
+        self._subscriptions.keep(source_id, subscription, hook_url)
+
+    def drop_subscription(self, source_id: str, subscription_id: str) -> bool:
+        """Forget a subscription. False: it was not known."""
+        return self._subscriptions.drop(source_id, subscription_id)
+
+    @property
+    def upkeep(self) -> SubscriptionTable:
+        """Which sources are to be subscribed, and when each subscription is looked after next."""
+        return self._subscriptions
 
     def search(
         self, q: str, *, source_id: str | None = None, workspace: str | None = None, limit: int = 20, offset: int = 0

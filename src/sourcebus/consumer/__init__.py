@@ -7,5 +7,18 @@ from sourcebus.consumer.pipeline import Pipeline
 from sourcebus.consumer.ports import Bindings, Bound
 from sourcebus.consumer.scan import Scan
 from sourcebus.consumer.shift import Shift, ShiftLimits, Work
+from sourcebus.consumer.upkeep import SubscriptionUpkeep
 
-__all__ = ["Batch", "Bindings", "Bound", "Pace", "Pipeline", "Scan", "Shift", "ShiftLimits", "Work", "judge"]
+__all__ = [
+    "Batch",
+    "Bindings",
+    "Bound",
+    "Pace",
+    "Pipeline",
+    "Scan",
+    "Shift",
+    "ShiftLimits",
+    "SubscriptionUpkeep",
+    "Work",
+    "judge",
+]

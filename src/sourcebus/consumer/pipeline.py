@@ -17,8 +17,9 @@ from sourcebus.consumer.look import look, outcome_of
 from sourcebus.consumer.meter import Meter
 from sourcebus.consumer.ports import Bindings
 from sourcebus.consumer.scan import Again, Scan
+from sourcebus.consumer.upkeep import SubscriptionUpkeep
 from sourcebus.errors import CatalogError, ConnectorError, InvalidInput, StorageFull, UnknownSource
-from sourcebus.model import ChangeKind, Lease, Outcome, QuotaLeft, Version
+from sourcebus.model import SUBSCRIPTION, ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Pipeline:
         catalog: Catalog,
         bindings: Bindings,
         scan: Scan,
+        upkeep: SubscriptionUpkeep,
         clock: Clock,
         *,
         commit_ms: float,
@@ -56,6 +58,7 @@ class Pipeline:
         wait: Callable[[float], object],
     ) -> None:
         self._bus, self._catalog, self._bindings, self._scan, self._clock = bus, catalog, bindings, scan, clock
+        self._upkeep = upkeep
         self._commit_ms, self._sinks, self._invite, self._wait = commit_ms, sinks, invite, wait
         self._done: list[_Done] = []
         self._done_bytes = 0
@@ -89,7 +92,9 @@ class Pipeline:
         try:
             bound = self._bindings.get(lease.source_id)
             meter = Meter(bound.connector)
-            if lease.change_kind is ChangeKind.SCAN:
+            if lease.change_kind is ChangeKind.SCAN and lease.object_ref == SUBSCRIPTION:
+                outcome = self._upkeep.run(lease, bound)
+            elif lease.change_kind is ChangeKind.SCAN:
                 scanned = self._scan.run(lease, bound, meter)
                 outcome, again = scanned.outcome, scanned.again
             else:

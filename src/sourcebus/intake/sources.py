@@ -16,6 +16,7 @@ from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.connectors import Connector, Recommended
 from sourcebus.errors import BusError, InvalidInput, UnknownSource
+from sourcebus.intake.subscriptions import Subscriptions
 from sourcebus.model import (
     DEFAULT_WORKSPACE,
     MAX_ID_BYTES,
@@ -31,7 +32,19 @@ from sourcebus.model import (
 
 _log = structlog.get_logger(__name__)
 
-_SETTABLE = ("connector", "config", "workspace", "quota", "window_ms", "poll_interval_s", "mode", "weight", "secret", "paused")
+_SETTABLE = (
+    "connector",
+    "config",
+    "workspace",
+    "quota",
+    "window_ms",
+    "poll_interval_s",
+    "reconcile_interval_s",
+    "mode",
+    "weight",
+    "secret",
+    "paused",
+)
 _QUOTA_FIELDS = tuple(field.name for field in fields(Quota))
 
 _PAGE = 500
@@ -46,19 +59,22 @@ class Sources:
         bus: Bus,
         create: Callable[[str, Mapping[str, Any], str | None], Connector],
         invite: Callable[[Sequence[int]], None],
+        subscriptions: Subscriptions,
     ) -> None:
         self._catalog, self._bus, self._create, self._invite = catalog, bus, create, invite
+        self._subscriptions = subscriptions
 
     def add(self, source: Source) -> Source:
         """Stores a new source and has it looked through. `InvalidInput` names the field, `Conflict` if the id is taken.
 
         If the bus does not answer, the source is taken out again, so that an error means: not added.
         """
-        recommended = self._check(source)
+        connector = self._check(source)
         stored = self._catalog.add_source(source)
         try:
-            self._register(stored, recommended)
+            self._register(stored, connector.recommended)
             self.scan(stored.id)
+            self._subscriptions.begin(stored.id, connector)
         except BusError:
             self._catalog.remove_source(stored.id)
             raise
@@ -71,16 +87,17 @@ class Sources:
             raise InvalidInput("id", "cannot be changed", "remove the source and add it under its new id")
         wanted = self._fields(changes, required=False)
         changed = replace(present, **wanted)
-        recommended = self._check(changed)
+        connector = self._check(changed)
         stored = self._catalog.update_source(changed)
-        self._register(stored, recommended)
+        self._register(stored, connector.recommended)
         if changed.config != present.config or changed.secret != present.secret:
             self._look_through(source_id)
+            self._subscriptions.begin(source_id, connector, anew=True)
         return stored
 
     def remove(self, source_id: str) -> int:
         """Forgets a source, its documents and what is pending. Answers how many objects it had."""
-        self._catalog.source(source_id)
+        self._subscriptions.end(self._catalog.source(source_id))
         self._bus.unregister(source_id)
         return self._catalog.remove_source(source_id)
 
@@ -128,8 +145,10 @@ class Sources:
     def recover(self, source_id: str) -> None:
         """Tells the bus of a source that it lost, and has it looked through: signals may have been lost with it."""
         source = self._catalog.source(source_id)
-        self._register(source, self._create(source.connector, source.config, source.secret).recommended)
+        connector = self._check(source)
+        self._register(source, connector.recommended)
         self._look_through(source_id)
+        self._subscriptions.begin(source_id, connector)
         _log.warning("source_recovered", source_id=source_id)
 
     def recover_all(self) -> int:
@@ -151,11 +170,11 @@ class Sources:
             return 0
         return 1
 
-    def _check(self, source: Source) -> Recommended:
+    def _check(self, source: Source) -> Connector:
+        """Its connector, closed again: only what it is and what it recommends is of interest. InvalidInput."""
         connector = self._create(source.connector, source.config, source.secret)
-        recommended = connector.recommended
         connector.close()
-        return recommended
+        return connector
 
     def _register(self, source: Source, recommended: Recommended) -> None:
         poll_s = recommended.poll_interval_s if source.poll_interval_s is None else source.poll_interval_s
@@ -188,6 +207,7 @@ class Sources:
             "quota": {name: getattr(quota, name) for name in _QUOTA_FIELDS} if quota else None,
             "window_ms": source.window_ms,
             "poll_interval_s": source.poll_interval_s,
+            "reconcile_interval_s": source.reconcile_interval_s,
             "mode": source.mode.value,
             "paused": source.paused,
             "weight": source.weight,
@@ -313,6 +333,7 @@ _parsers: Mapping[str, Callable[[str, Any], Any]] = {
     "quota": _quota,
     "window_ms": _window,
     "poll_interval_s": _poll,
+    "reconcile_interval_s": _poll,
     "mode": _mode,
     "weight": _weight,
     "secret": _secret,
