@@ -14,7 +14,7 @@ from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.connectors import Connector, registry
-from sourcebus.consumer import Bound, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
+from sourcebus.consumer import Bound, Feed, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
 from sourcebus.desk import Desk
 from sourcebus.intake import Housekeeping, Intake, Sources, Subscriptions, WatchRunner, hook_url
 from sourcebus.model import Source, SourceChanged
@@ -97,6 +97,7 @@ class Runtime:
                 stopping=stopping,
             ),
             SubscriptionUpkeep(self.catalog, self._store, self.clock, self.hook_url),
+            Feed(self.bus, self.catalog, self.clock, subscribing=self.hook_url is not None),
             self.clock,
             commit_ms=settings.commit_ms,
             sinks=self.sinks,

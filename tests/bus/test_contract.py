@@ -111,6 +111,10 @@ def _a_life(bus: Bus, clock: ManualClock) -> None:
     bus.emit(SourceChanged("a", "scope", ChangeKind.SCAN))
     for lease in bus.claim(10, consumer="w").leases:
         bus.requeue(lease, signal=Signal.RECONCILE, caught_up=True)
+    bus.poll("b", 60_000, reconcile=True)
+    bus.poll("b", 0)
+    bus.tally("a", 1_000, [("missed", "x"), ("heard", "x"), ("announced", "y"), ("anew", "")])
+    bus.heard(["a", "unknown"])
     bus.pause("b")
     bus.resume("b")
     for _ in range(30):

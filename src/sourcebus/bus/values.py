@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -92,6 +93,41 @@ class Ticked:
     reaped: int
     polls: int
     invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is known of a source's live signals: changes that were `announced` by one and `missed` by all, over the sliding
+    window; the same since the evidence was last begun anew; when one was last heard (ms), how long the usual gap is, and how
+    many missed changes have been found since."""
+
+    announced: int
+    missed: int
+    announced_since: int
+    missed_since: int
+    last_ms: int | None
+    gap_ms: int | None
+    unheard: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of changes that were announced. None: there were none."""
+        return self.announced / (self.announced + self.missed) if self.announced + self.missed else None
+
+
+def unpack_heard(stored: Mapping[bytes, bytes]) -> Heard:
+    """What tally.lua has stored."""
+    counted = {name.decode(): int(float(value)) for name, value in stored.items()}
+    slots = [(name[0], value) for name, value in counted.items() if name[1:].isdecimal()]
+    return Heard(
+        sum(value for kind, value in slots if kind == "a"),
+        sum(value for kind, value in slots if kind == "m"),
+        counted.get("announced", 0),
+        counted.get("missed", 0),
+        counted.get("heard"),
+        counted.get("gap"),
+        counted.get("unheard", 0),
+    )
 
 
 @dataclass(frozen=True, slots=True)

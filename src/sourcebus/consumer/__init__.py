@@ -1,6 +1,7 @@
 """What happens to a lease: re-check → extract → write → record → acknowledge. Who goes next is the bus's business."""
 
 from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.feed import Feed
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.pace import Pace
 from sourcebus.consumer.pipeline import Pipeline
@@ -13,6 +14,7 @@ __all__ = [
     "Batch",
     "Bindings",
     "Bound",
+    "Feed",
     "Pace",
     "Pipeline",
     "Scan",

@@ -12,14 +12,15 @@ from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
 from sourcebus.connectors import Metered
 from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.feed import Feed
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
 from sourcebus.consumer.meter import Meter
-from sourcebus.consumer.ports import Bindings
-from sourcebus.consumer.scan import Again, Scan
+from sourcebus.consumer.ports import Bindings, Bound
+from sourcebus.consumer.scan import Again, Scan, Scanned
 from sourcebus.consumer.upkeep import SubscriptionUpkeep
 from sourcebus.errors import CatalogError, ConnectorError, InvalidInput, StorageFull, UnknownSource
-from sourcebus.model import SUBSCRIPTION, ChangeKind, Lease, Outcome, QuotaLeft, Version
+from sourcebus.model import SUBSCRIPTION, WHOLE_SOURCE, ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
@@ -30,10 +31,15 @@ _GROUP_BYTES = 4_000_000
 @dataclass(frozen=True, slots=True)
 class _Done:
     lease: Lease
+    bound: Bound
     outcome: Outcome
     service_ms: float
     cost: float
-    again: Again | None = None
+    scanned: Scanned | None = None
+
+    @property
+    def again(self) -> Again | None:
+        return self.scanned.again if self.scanned else None
 
 
 class Pipeline:
@@ -50,6 +56,7 @@ class Pipeline:
         bindings: Bindings,
         scan: Scan,
         upkeep: SubscriptionUpkeep,
+        feed: Feed,
         clock: Clock,
         *,
         commit_ms: float,
@@ -58,7 +65,7 @@ class Pipeline:
         wait: Callable[[float], object],
     ) -> None:
         self._bus, self._catalog, self._bindings, self._scan, self._clock = bus, catalog, bindings, scan, clock
-        self._upkeep = upkeep
+        self._upkeep, self._feed = upkeep, feed
         self._commit_ms, self._sinks, self._invite, self._wait = commit_ms, sinks, invite, wait
         self._done: list[_Done] = []
         self._done_bytes = 0
@@ -87,7 +94,7 @@ class Pipeline:
 
     def _one(self, batch: Batch, lease: Lease, known: Version | None) -> None:
         began_ms = self._clock.monotonic_ms()
-        again: Again | None = None
+        scanned: Scanned | None = None
         meter: Meter | None = None
         try:
             bound = self._bindings.get(lease.source_id)
@@ -96,7 +103,7 @@ class Pipeline:
                 outcome = self._upkeep.run(lease, bound)
             elif lease.change_kind is ChangeKind.SCAN:
                 scanned = self._scan.run(lease, bound, meter)
-                outcome, again = scanned.outcome, scanned.again
+                outcome = scanned.outcome
             else:
                 outcome = look(lease, bound.source, bound.connector, known, self._clock)
         except UnknownSource:
@@ -112,7 +119,8 @@ class Pipeline:
                 self._quotas[lease.source_id] = left
             if not self._done:
                 self._first_ms = self._clock.monotonic_ms()
-            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms, meter.spent(), again))
+            service_ms = self._clock.monotonic_ms() - began_ms
+            self._done.append(_Done(lease, bound, outcome, service_ms, meter.spent(), scanned))
             self._done_bytes += sum(len(document.text) for document in outcome.documents)
 
     def _group_is_full(self) -> bool:
@@ -134,9 +142,22 @@ class Pipeline:
             for one in done:
                 self._failed(batch, one.lease, error, one.service_ms, one.cost)
         else:
+            self._judge_feeds(done)
             self._acknowledge(done)
             batch.settled(leases)
             self._tell_quotas()
+
+    def _judge_feeds(self, done: Sequence[_Done]) -> None:
+        """Before the leases end, so that what has to follow is on the bus by then. What fails here is made up for later."""
+        try:
+            self._feed.settled([(one.lease, one.outcome, one.bound) for one in done])
+            for one in done:
+                if one.scanned and not one.again and one.lease.object_ref == WHOLE_SOURCE:
+                    self._feed.listed(one.lease, one.bound, one.scanned.found)
+        except UnknownSource:
+            pass  # removed meanwhile
+        except CatalogError as error:
+            _log.error("state_not_written", source_id=done[0].lease.source_id, error=str(error))
 
     def _acknowledge(self, done: Sequence[_Done]) -> None:
         ended = [one for one in done if one.again is None]
@@ -177,6 +198,8 @@ class Pipeline:
         if how is Settle.UNAVAILABLE:
             self._say(lease.source_id, text)
         self._note(lease, text, how)
+        if lease.change_kind is ChangeKind.SCAN and lease.object_ref == WHOLE_SOURCE:
+            self._put_off(lease)
         self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, cost=cost, service_ms=service_ms).invite)
         batch.settled([lease])
         if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
@@ -202,6 +225,13 @@ class Pipeline:
             self._catalog.settle([outcome_of(lease, "note", self._clock.now_ms(), note="failed", error=text, how=how.value)])
         except CatalogError as error:
             _log.error("story_not_written", source_id=lease.source_id, object_ref=lease.object_ref, error=str(error))
+
+    def _put_off(self, lease: Lease) -> None:
+        """The source could not be listed, so its next poll comes later."""
+        try:
+            self._feed.failed(lease, self._bindings.get(lease.source_id))
+        except (InvalidInput, CatalogError) as error:  # removed, or not to be asked just now
+            _log.warning("state_not_written", source_id=lease.source_id, error=str(error))
 
     def _say(self, source_id: str, text: str) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import structlog
 
@@ -17,8 +18,8 @@ from sourcebus.connectors import Subscribes
 from sourcebus.consumer.look import outcome_of
 from sourcebus.consumer.ports import Bound
 from sourcebus.errors import BusError, CatalogError, SubscriptionLost, Throttled
-from sourcebus.freshness import LOOK_AFTER_MS, retry_upkeep_ms
-from sourcebus.model import WHOLE_SOURCE, ChangeKind, Lease, Outcome, Signal, SourceChanged, Subscription
+from sourcebus.freshness import LOOK_AFTER_MS, Feeding, retry_upkeep_ms
+from sourcebus.model import WHOLE_SOURCE, ChangeKind, JsonObject, Lease, Outcome, Signal, SourceChanged, Subscription
 
 _log = structlog.get_logger(__name__)
 
@@ -81,6 +82,8 @@ class SubscriptionUpkeep:
         for one in known:
             if one.subscription.id != made.id:
                 self._cancel(source_id, connector, one.subscription)
+        # Until that has been listed, nothing that is found can have been announced.
+        self._catalog.set_state(source_id, listening_since_ms=None)
         # What changed while nobody told of it, or before anybody did.
         never_listed = "last_whole_at_ms" not in self._catalog.state(source_id)
         signal = Signal.RECONCILE if never_listed else Signal.POLL
@@ -103,7 +106,14 @@ class SubscriptionUpkeep:
         text = f"{type(error).__name__}: {error}"
         self._catalog.upkeep.failed(lease.source_id, self._clock.now_ms() + wait_ms, failures, text)
         _log.warning("subscription_failed", source_id=lease.source_id, error=text, failures=failures, retry_s=wait_ms / 1000)
+        self._say_if_dead(lease.source_id)
         return self._note(lease, "subscription_failed", text)
+
+    def _say_if_dead(self, source_id: str) -> None:
+        """Nothing lives any more: a scan, after which the source is judged anew (`Feed`) and polled as if nobody pushed."""
+        feed = cast("JsonObject", self._catalog.state(source_id).get("feed") or {})
+        if feed.get("mode") == Feeding.PUSH and not self._catalog.subscriptions(source_id):
+            self._emit([SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=Signal.POLL)])
 
     def _next_ms(self, source_id: str) -> int:
         renewals = [one.renew_at_ms for one in self._catalog.upkeep.living(source_id) if one.renew_at_ms is not None]

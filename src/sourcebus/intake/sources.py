@@ -16,6 +16,7 @@ from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.connectors import Connector, Recommended
 from sourcebus.errors import BusError, InvalidInput, UnknownSource
+from sourcebus.freshness import Feeding, intervals_of
 from sourcebus.intake.subscriptions import Subscriptions
 from sourcebus.model import (
     DEFAULT_WORKSPACE,
@@ -178,15 +179,23 @@ class Sources:
 
     def _register(self, source: Source, recommended: Recommended) -> None:
         poll_s = recommended.poll_interval_s if source.poll_interval_s is None else source.poll_interval_s
+        reconcile_s = source.reconcile_interval_s
+        reconcile_s = recommended.reconcile_interval_s if reconcile_s is None else reconcile_s
+        feed = cast("JsonObject", self._catalog.state(source.id).get("feed") or {})
+        feeding = Feeding(feed.get("mode", Feeding.POLL))
+        poll_s, reconcile_s = intervals_of(feeding, poll_s, reconcile_s)
+        pushed = feeding is Feeding.PUSH
         tokens = self._bus.register(
             source.id,
             quota=source.quota or recommended.quota,
             window_ms=recommended.window_ms if source.window_ms is None else source.window_ms,
             weight=source.weight,
             cost=recommended.cost,
-            poll_ms=poll_s * 1000,
+            poll_ms=(reconcile_s if pushed else poll_s) * 1000,
             paused=source.paused,
         )
+        if pushed:
+            self._bus.poll(source.id, reconcile_s * 1000, reconcile=True)
         self._invite(tokens)
 
     # --- JSON ----------------------------------------------------------------------------------------------------
