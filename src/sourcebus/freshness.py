@@ -81,7 +81,7 @@ ENOUGH = 20
 LEAST_COVERAGE = 0.9
 """Below this share of announced changes webhooks are not relied on."""
 
-_SILENT_GAPS, _SILENT_CHANGES = 10, 5
+_SILENT_GAPS, _SILENT_CHANGES, _SILENT_SCANS = 10, 5, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Evidence:
 
     `subscribed`: a subscription lives. `by_hand`: a person has set them up at the provider. `announced` and `missed` count
     changes since the last switch; `unheard` those missed since something was last heard, `silent_ms` ago (None: never), where
-    the usual gap is `gap_ms` (None: not known yet).
+    the usual gap is `gap_ms` (None: not known yet); `quiet_scans` listings in a row have found some and nothing was heard.
     """
 
     hears: bool
@@ -102,6 +102,7 @@ class Evidence:
     unheard: int = 0
     silent_ms: float | None = None
     gap_ms: float | None = None
+    quiet_scans: int = 0
 
 
 def judge_feeding(now: Feeding, seen: Evidence) -> tuple[Feeding, str]:
@@ -116,7 +117,8 @@ def judge_feeding(now: Feeding, seen: Evidence) -> tuple[Feeding, str]:
     if total >= ENOUGH and not proven:
         return _unless_polled(now, f"only {share:.0%} of its changes were announced")
     silent = seen.silent_ms is not None and seen.gap_ms is not None and seen.silent_ms > _SILENT_GAPS * seen.gap_ms
-    if silent and seen.unheard >= _SILENT_CHANGES:
+    # What one listing finds may all be from a time when the rest was heard; what the next finds is not.
+    if silent and seen.unheard >= _SILENT_CHANGES and seen.quiet_scans >= _SILENT_SCANS:
         return _unless_polled(now, f"nothing was heard while {seen.unheard} changes were found")
     trusted = seen.subscribed or seen.by_hand
     if proven or (trusted and now is not Feeding.FALLBACK):

@@ -13,7 +13,7 @@ from tests.integration.shelves import Bench
 
 from sourcebus.connectors import registry
 from sourcebus.model import Heard, Subscription
-from sourcebus.runtime import build
+from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.testing.providers.courier import Courier
 from sourcebus.testing.providers.door import Door
@@ -146,12 +146,16 @@ def test_a_throttled_subscription_pauses_the_source_and_pays(bench: Bench):
 
 
 def test_never_two_at_once_however_many_workers_and_ticks(bench: Bench):
+    def tick_and_work(runtime: Runtime) -> None:
+        runtime.housekeeping.again()
+        Bench(runtime, bench.shelf).once()
+
     with ExitStack() as stack:
         others = [stack.enter_context(build(bench.runtime.settings)) for _ in range(4)]
         bench.add()
         with ThreadPoolExecutor(4) as pool:
             for _ in range(5):
-                list(pool.map(lambda runtime: (runtime.housekeeping.again(), Bench(runtime, bench.shelf).once()), others))
+                list(pool.map(tick_and_work, others))
         bench.work()
     assert sum(asked.method == "POST" for asked in bench.shelf.asked) == 1 and living(bench) == ["sub-1"]
 

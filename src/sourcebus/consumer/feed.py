@@ -67,7 +67,7 @@ class Feed:
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             looked_ms, since_ms = self._listening.get(source_id, (float("-inf"), None))
-            if now_ms - looked_ms >= _LISTENING_MS:
+            if since_ms is None or now_ms - looked_ms >= _LISTENING_MS:
                 since_ms = self._catalog.state(source_id).get("listening_since_ms")
                 self._listening[source_id] = (now_ms, since_ms)
         return since_ms
@@ -83,11 +83,13 @@ class Feed:
         state = self._catalog.state(source_id)
         if "listening_since_ms" not in state and isinstance(bound.connector, Hears):
             self._catalog.set_state(source_id, listening_since_ms=self._bus.vitals().now_ms)
-        present = Feeding(cast("JsonObject", state.get("feed") or {}).get("mode", Feeding.POLL))
-        feeding, reason = judge_feeding(present, self._evidence(bound, subscribes))
+        feed = cast("JsonObject", state.get("feed") or {})
+        present = Feeding(feed.get("mode", Feeding.POLL))
+        seen = self._evidence(bound, subscribes, feed, found)
+        feeding, reason = judge_feeding(present, seen)
         if feeding is not present:
             self._switch(source_id, feeding, reason, subscribes)
-        self._set_interval(lease, bound, state, feeding, reason, found=found)
+        self._set_interval(lease, bound, state, feeding, reason, found=found, quiet_scans=seen.quiet_scans)
 
     def failed(self, lease: Lease, bound: Bound) -> None:
         """A listing of the whole source has failed: the next one comes later."""
@@ -96,13 +98,14 @@ class Feed:
         feeding = Feeding(feed.get("mode", Feeding.POLL))
         self._set_interval(lease, bound, state, feeding, feed.get("reason", ""), failed=True)
 
-    def _evidence(self, bound: Bound, subscribes: bool) -> Evidence:
+    def _evidence(self, bound: Bound, subscribes: bool, feed: JsonObject, found: int) -> Evidence:
         source_id = bound.source.id
         hears = isinstance(bound.connector, Hears)
         if not hears:
             return Evidence(hears=False)
         (heard,) = self._bus.heard([source_id])
         now_ms = self._bus.vitals().now_ms
+        silent = heard.last_ms is not None and heard.last_ms <= int(feed.get("judged_ms", 0))
         return Evidence(
             hears=True,
             wanted=subscribes,
@@ -113,6 +116,7 @@ class Feed:
             unheard=heard.unheard,
             silent_ms=None if heard.last_ms is None else now_ms - heard.last_ms,
             gap_ms=heard.gap_ms,
+            quiet_scans=int(feed.get("quiet_scans", 0)) + (found > 0) if silent else 0,
         )
 
     def _switch(self, source_id: str, feeding: Feeding, reason: str, subscribes: bool) -> None:
@@ -138,6 +142,7 @@ class Feed:
         reason: str,
         *,
         found: int = 0,
+        quiet_scans: int = 0,
         failed: bool = False,
     ) -> None:
         source_id = bound.source.id
@@ -153,6 +158,8 @@ class Feed:
         wait_ms = max(0, lease.claimed_at_ms - lease.accepted_at_ms)
         fresh: dict[str, Any] = {"mode": feeding.value, "reason": reason, "every_s": round(every_s, 3)}
         fresh |= {"scan_s": round(took_s, 3), "queue_s": round(wait_ms / 1000, 3)}
+        if isinstance(bound.connector, Hears):
+            fresh |= {"quiet_scans": quiet_scans, "judged_ms": self._bus.vitals().now_ms}
         fresh["since_ms"] = feed.get("since_ms") if feed.get("mode") == feeding else self._clock.now_ms()
         if fresh != feed:
             self._catalog.set_state(source_id, feed=fresh)

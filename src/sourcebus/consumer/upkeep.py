@@ -82,8 +82,8 @@ class SubscriptionUpkeep:
         for one in known:
             if one.subscription.id != made.id:
                 self._cancel(source_id, connector, one.subscription)
-        # Until that has been listed, nothing that is found can have been announced.
-        self._catalog.set_state(source_id, listening_since_ms=None)
+        if gap or not known:  # until that has been listed, nothing that is found can have been announced
+            self._catalog.set_state(source_id, listening_since_ms=None)
         # What changed while nobody told of it, or before anybody did.
         never_listed = "last_whole_at_ms" not in self._catalog.state(source_id)
         signal = Signal.RECONCILE if never_listed else Signal.POLL
