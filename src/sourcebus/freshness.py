@@ -106,7 +106,10 @@ class Evidence:
 
 
 def judge_feeding(now: Feeding, seen: Evidence) -> tuple[Feeding, str]:
-    """How the source is to be fed, and why in plain words ("" where there is nothing to say)."""
+    """How the source is to be fed, and why in plain words ("": nothing new to say).
+
+    From a fallback it comes back only when enough changes have proven its webhooks good again.
+    """
     if not seen.hears:
         return Feeding.POLL, ""
     if seen.wanted and not seen.subscribed:
@@ -123,9 +126,7 @@ def judge_feeding(now: Feeding, seen: Evidence) -> tuple[Feeding, str]:
     trusted = seen.subscribed or seen.by_hand
     if proven or (trusted and now is not Feeding.FALLBACK):
         return Feeding.PUSH, ""
-    if now is Feeding.FALLBACK:
-        return now, f"{seen.announced} of {total} changes announced so far; {ENOUGH} are needed to rely on webhooks again"
-    return Feeding.PUSH if now is Feeding.PUSH else Feeding.POLL, ""
+    return now, ""
 
 
 def _unless_polled(now: Feeding, reason: str) -> tuple[Feeding, str]:

@@ -100,6 +100,10 @@ class Catalog:
         """The small facts of a source's day, as `set_state` left them."""
         return self._sources.state(source_id)
 
+    def states(self, source_ids: Sequence[str]) -> dict[str, JsonObject]:
+        """`state` of each of these; those that are not there are absent. One query for each 500."""
+        return self._sources.states(source_ids)
+
     def set_state(self, source_id: str, **values: Any) -> None:
         """Merge `values` into the facts, atomically; None deletes a key."""
         self._sources.set_state(source_id, values)

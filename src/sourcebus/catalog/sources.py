@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -15,6 +16,8 @@ from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock
 from sourcebus.errors import Conflict, InvalidInput, UnknownSource
 from sourcebus.model import MAX_ID_BYTES, JsonObject, Mode, Quota, Source, from_ms
+
+_IDS_PER_QUERY = 500
 
 LIVE = sources.c.removed_at_ms.is_(None)
 
@@ -83,6 +86,16 @@ class SourceTable:
         if text is None:
             raise UnknownSource(source_id)
         return json.loads(text)
+
+    def states(self, source_ids: Sequence[str]) -> dict[str, JsonObject]:
+        """The facts of each of these sources that is there."""
+        found: dict[str, JsonObject] = {}
+        with self._database.read() as connection:
+            for start in range(0, len(source_ids), _IDS_PER_QUERY):
+                part = [to_bytes(source_id) for source_id in source_ids[start : start + _IDS_PER_QUERY]]
+                query = select(sources.c.id, sources.c.state).where(sources.c.id.in_(part), LIVE)
+                found |= {from_bytes(row.id): json.loads(row.state) for row in connection.execute(query)}
+        return found
 
     def set_state(self, source_id: str, values: JsonObject) -> None:
         """`values` merged into the facts in one transaction; None deletes a key. UnknownSource."""

@@ -185,7 +185,7 @@ class SubscriptionTable:
         handed_out = self._database.transact(work)
         return [from_bytes(row.id) for row in found if row.no in handed_out]
 
-    def listed(self, workspace: str | None, after: str | None, limit: int) -> list[tuple[Upkeep | None, Sequence[Subscribed]]]:
+    def listed(self, workspace: str | None, after: str | None, limit: int) -> list[tuple[Upkeep, Sequence[Subscribed]]]:
         """The sources that have a subscription or are to have one, at most `limit` by id behind `after`; with all of them.
 
         Secrets are left out.

@@ -16,6 +16,7 @@ from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
 from sourcebus.connectors import Hears, Subscribes
+from sourcebus.consumer.look import outcome_of
 from sourcebus.consumer.ports import Bound
 from sourcebus.freshness import Evidence, Feeding, coverage_slot_ms, intervals_of, judge_feeding, next_poll_s
 from sourcebus.model import SUBSCRIPTION, ChangeKind, JsonObject, Lease, Outcome, Signal, SourceChanged
@@ -87,8 +88,10 @@ class Feed:
         present = Feeding(feed.get("mode", Feeding.POLL))
         seen = self._evidence(bound, subscribes, feed, found)
         feeding, reason = judge_feeding(present, seen)
-        if feeding is not present:
-            self._switch(source_id, feeding, reason, subscribes)
+        if feeding is present:
+            reason = reason or feed.get("reason", "")
+        else:
+            self._switch(lease, feeding, reason, subscribes)
         self._set_interval(lease, bound, state, feeding, reason, found=found, quiet_scans=seen.quiet_scans)
 
     def failed(self, lease: Lease, bound: Bound) -> None:
@@ -119,7 +122,10 @@ class Feed:
             quiet_scans=int(feed.get("quiet_scans", 0)) + (found > 0) if silent else 0,
         )
 
-    def _switch(self, source_id: str, feeding: Feeding, reason: str, subscribes: bool) -> None:
+    def _switch(self, lease: Lease, feeding: Feeding, reason: str, subscribes: bool) -> None:
+        source_id = lease.source_id
+        story = outcome_of(lease, "note", self._clock.now_ms(), note=f"feed_{feeding.value}", reason=reason)
+        self._catalog.settle([story])
         self._bus.tally(source_id, 1_000, [("anew", "")])
         if feeding is Feeding.FALLBACK:
             _log.warning("webhooks_not_relied_on", source_id=source_id, reason=reason)
@@ -157,6 +163,7 @@ class Feed:
             every_s = next_poll_s(present_s, poll_s, found=found, took_s=took_s, failed=failed)
         wait_ms = max(0, lease.claimed_at_ms - lease.accepted_at_ms)
         fresh: dict[str, Any] = {"mode": feeding.value, "reason": reason, "every_s": round(every_s, 3)}
+        fresh["interval_s"] = reconcile_s if feeding is Feeding.PUSH else poll_s
         fresh |= {"scan_s": round(took_s, 3), "queue_s": round(wait_ms / 1000, 3)}
         if isinstance(bound.connector, Hears):
             fresh |= {"quiet_scans": quiet_scans, "judged_ms": self._bus.vitals().now_ms}

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sourcebus import telemetry
 from sourcebus.bus import REASONS, SourceStats
 from sourcebus.errors import SourcebusError
+from sourcebus.freshness import Feeding
 from sourcebus.runtime import Runtime
 from sourcebus.telemetry import Metric
 
@@ -25,8 +26,8 @@ STATES: Final = ("idle", "ready", "waiting", "blocked")
 Row = tuple[Metric, tuple[str, ...], float]
 """A metric, its labels (the source first, if it has any) and its value."""
 
-_LARGEST: Final = (telemetry.OLDEST_DUE, telemetry.SERVICE)
-_SMALLEST: Final = (telemetry.LEARNED,)
+_LARGEST: Final = (telemetry.OLDEST_DUE, telemetry.SERVICE, telemetry.STALENESS)
+_SMALLEST: Final = (telemetry.LEARNED, telemetry.COVERAGE)
 """Of several sources under one label the largest or the smallest value is told; of all other metrics the sum."""
 
 _log = structlog.get_logger(__name__)
@@ -75,6 +76,9 @@ class _Parts(Collector):
         label = self._labels(ids)
         stats = [stat for stat in self._runtime.bus.stats(ids) if stat is not None]
         rows = [row for stat in stats for row in _rows_of(stat, label(stat.source_id))]
+        for source_id, heard in zip(ids, self._runtime.bus.heard(ids), strict=True):
+            if heard.coverage is not None:
+                rows.append((telemetry.COVERAGE, (label(source_id),), heard.coverage))
         vitals = self._runtime.bus.vitals()
         rows += [(telemetry.CONSUMERS, (), vitals.consumers), (telemetry.WAITING, (), vitals.waiting)]
         return [(telemetry.SOURCES, (), float(len(ids))), *rows]
@@ -87,6 +91,11 @@ class _Parts(Collector):
             rows.append((telemetry.DOCUMENTS, (label(source_id),), count.get("documents", 0)))
             for state in ("indexed", "unreadable", "deleted"):
                 rows.append((telemetry.OBJECTS, (label(source_id), state), count.get(state, 0)))
+        for line in self._runtime.desk.status(sorted(counts)[: self._runtime.settings.metrics_sources]):
+            for feed in Feeding:
+                rows.append((telemetry.FEED, (line["id"], feed.value), float(line["feed"] == feed.value)))
+            if line["staleness_bound_s"] is not None:
+                rows.append((telemetry.STALENESS, (line["id"],), line["staleness_bound_s"]))
         return rows
 
     def _labels(self, ids: list[str]) -> Callable[[str], str]:

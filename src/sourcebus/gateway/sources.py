@@ -58,8 +58,8 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.get("/v1/sources/{source_id:encoded}", summary="Show a source")
     def show_source(source_id: SourceId) -> Response:
-        """Everything but its secret."""
-        return answer(sources.show(catalog.source(source_id)))
+        """Everything but its secret; and within how many seconds a change that nobody announces is found."""
+        return answer(sources.show(catalog.source(source_id)) | desk.staleness(source_id))
 
     @routes.patch("/v1/sources/{source_id:encoded}", summary="Change a source", openapi_extra=_body({"paused": True}))
     async def change_source(request: Request, source_id: SourceId) -> Response:
