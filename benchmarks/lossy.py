@@ -1,5 +1,5 @@
-"""Webhooks of which a fifth is lost, a fifth comes twice and all overtake each other: is every object right in the end, how soon,
-and does sourcebus know how many it was not told of? And what 100,000 polled sources cost while nothing happens.
+"""Webhooks of which a fifth is lost, a fifth comes twice and all overtake each other: is every object right in the end, how
+soon, and does sourcebus know how many it was not told of? And what 100,000 polled sources cost while nothing happens.
 
 A simulated provider on loopback (`sourcebus.testing.providers.shelf`), real HTTP both ways, one worker slot in this process.
 """
@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from benchmarks.processes import scratch
 from benchmarks.progress import step
@@ -107,6 +110,7 @@ def _run(seed: int, objects: int) -> _Run:
             database_url=f"sqlite:///{folder}/catalog.db",
             data_dir=folder,
             public_url=door.url,
+            secret_key=SecretStr(Fernet.generate_key().decode()),
         )
         door.runtime = runtime = stack.enter_context(build(settings))
         stack.enter_context(_at_work(runtime))

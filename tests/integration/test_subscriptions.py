@@ -71,6 +71,17 @@ def test_its_secret_is_encrypted_at_rest(bench: Bench):
             assert b"hunter2" not in data.read()
 
 
+def test_one_that_cannot_be_stored_is_cancelled_again(bench: Bench):
+    without_key = bench.runtime.settings.model_copy(update={"secret_key": None})
+    with build(without_key) as runtime:
+        there = Bench(runtime, bench.shelf)
+        there.add()
+        there.work()
+    upkeep = bench.runtime.catalog.upkeep.upkeep("s")
+    assert not bench.shelf.subscriptions and upkeep and "SOURCEBUS_SECRET_KEY" in (upkeep.error or "")
+    assert any(asked.method == "DELETE" for asked in bench.shelf.asked)
+
+
 def test_it_is_renewed_in_time_and_no_sooner(bench: Bench):
     bench.shelf.life_s = 3.0
     bench.add()

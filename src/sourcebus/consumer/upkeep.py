@@ -78,10 +78,15 @@ class SubscriptionUpkeep:
         self, source_id: str, connector: Subscribes, hook_url: str, known: Sequence[Subscribed], *, gap: bool
     ) -> str:
         made = connector.subscribe(hook_url)
-        self._catalog.keep_subscription(source_id, made, hook_url)
+        try:
+            self._catalog.keep_subscription(source_id, made, hook_url)
+        except BaseException:  # what we cannot remember we could neither renew nor verify
+            self._cancel(source_id, connector, made)
+            raise
         for one in known:
             if one.subscription.id != made.id:
                 self._cancel(source_id, connector, one.subscription)
+                self._catalog.drop_subscription(source_id, one.subscription.id)
         if gap or not known:  # until that has been listed, nothing that is found can have been announced
             self._catalog.set_state(source_id, listening_since_ms=None)
         # What changed while nobody told of it, or before anybody did.
@@ -97,7 +102,6 @@ class SubscriptionUpkeep:
             connector.unsubscribe(subscription)
         except Exception as error:  # noqa: BLE001
             _log.warning("subscription_not_cancelled", source_id=source_id, subscription_id=subscription.id, error=str(error))
-        self._catalog.drop_subscription(source_id, subscription.id)
 
     def _failed(self, lease: Lease, error: Exception) -> Outcome:
         known = self._catalog.upkeep.upkeep(lease.source_id)
