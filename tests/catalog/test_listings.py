@@ -48,11 +48,11 @@ def test_a_listing_that_was_forgotten_meanwhile_writes_nothing(catalog: Catalog)
 
 
 def test_held_deletes_are_let_go_or_kept_for_good(catalog: Catalog) -> None:
-    assert catalog.listings.kept("s", "") is None
+    assert catalog.listings.kept("s") is None
     catalog.listings.hold("s", "", ["z"])
     catalog.listings.hold("s", "", ["a", "b"])
     assert catalog.listings.keep_held("s") == 2, "the newer set takes the older one's place"
-    kept = catalog.listings.kept("s", "")
+    kept = catalog.listings.kept("s")
     assert kept and catalog.listings.unsighted(kept, ["a", "b", "z"]) == ["z"]
     catalog.listings.hold("s", "", ["b", "c"])
     assert catalog.listings.keep_held("s") == 2 and catalog.listings.keep_held("s") == 0

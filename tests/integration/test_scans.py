@@ -121,6 +121,17 @@ def test_a_pass_goes_on_where_it_was_after_kill_9(hasty: Bench):
     assert hasty.asked("/list") == 3, "no page was read twice"
 
 
+def test_a_worker_that_stops_cuts_its_listing_and_loses_nothing(bench: Bench):
+    fill(bench, 12)
+    bench.add(page=3)
+    shift = bench.runtime.shift(lambda: bench.asked("/list") >= 2)
+    shift.run()
+    shift.close()
+    assert bench.asked("/list") == 2 and bench.stats().in_flight == 0
+    bench.work()
+    assert bench.asked("/list") == 4 and bench.indexed() == bench.on_shelf()
+
+
 def test_a_throttled_listing_keeps_the_pages_before(bench: Bench):
     fill(bench, 12)
     bench.add(page=3)

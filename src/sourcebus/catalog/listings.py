@@ -20,7 +20,7 @@ from sourcebus.catalog.keys import to_bytes
 from sourcebus.catalog.sources import LIVE, number
 from sourcebus.catalog.tables import cursors, listings, sightings, sources
 from sourcebus.errors import UnknownSource
-from sourcebus.model import Listing, Pass, Signal
+from sourcebus.model import WHOLE_SOURCE, Listing, Pass, Signal
 
 _HASH_BYTES = 16
 _KEYS_PER_QUERY = 500
@@ -159,7 +159,7 @@ class ListingTable:
             count, gone = 0, list[int]()
             query = select(listings).where(listings.c.source_no == no, listings.c.purpose == "held")
             for held in connection.execute(query).all():
-                kept = self._put_listing(connection, no, bytes(held.scope_hash), "kept", _NO_PASS)
+                kept = self._put_listing(connection, no, WHOLE_SOURCE, "kept", _NO_PASS)
                 of_held = select(literal(kept), sightings.c.ref_hash).where(sightings.c.listing_no == held.no)
                 count += connection.execute(select(func.count()).where(sightings.c.listing_no == held.no)).scalar_one()
                 insert_or = sqlite.insert if self._database.is_sqlite else postgresql.insert
@@ -174,10 +174,10 @@ class ListingTable:
             self._purge(no)
         return count
 
-    def kept(self, source_id: str, scope: str) -> int | None:
+    def kept(self, source_id: str) -> int | None:
         """The number of the listing of objects that a person wants kept, None where there is none. UnknownSource."""
         with self._database.read() as connection:
-            row = connection.execute(_listing(number(connection, source_id), scope, "kept")).one_or_none()
+            row = connection.execute(_listing(number(connection, source_id), WHOLE_SOURCE, "kept")).one_or_none()
         return None if row is None else row.no
 
     def sighted_again(self, kept: int, refs: Sequence[str]) -> None:
@@ -211,9 +211,9 @@ class ListingTable:
         connection.execute(query.on_conflict_do_update(index_elements=["source_no", "scope_hash"], set_=fresh))
 
     @staticmethod
-    def _put_listing(connection: Connection, source_no: int, scope: str | bytes, purpose: str, values: dict[str, Any]) -> int:
-        key = scope if isinstance(scope, bytes) else scope_hash(scope)
-        found = connection.execute(_listing(source_no, key, purpose)).one_or_none()
+    def _put_listing(connection: Connection, source_no: int, scope: str, purpose: str, values: dict[str, Any]) -> int:
+        key = scope_hash(scope)
+        found = connection.execute(_listing(source_no, scope, purpose)).one_or_none()
         if found is None:
             query = insert(listings).values(source_no=source_no, scope_hash=key, purpose=purpose, **values)
             return connection.execute(query.returning(listings.c.no)).scalar_one()
@@ -280,10 +280,9 @@ def _source(source_id: str) -> Any:
     return select(sources.c.no, sources.c.listing_epoch).where(sources.c.id == to_bytes(source_id), LIVE)
 
 
-def _listing(source_no: int, scope: str | bytes, purpose: str) -> Any:
-    key = scope if isinstance(scope, bytes) else scope_hash(scope)
+def _listing(source_no: int, scope: str, purpose: str) -> Any:
     return select(listings).where(
-        listings.c.source_no == source_no, listings.c.scope_hash == key, listings.c.purpose == purpose
+        listings.c.source_no == source_no, listings.c.scope_hash == scope_hash(scope), listings.c.purpose == purpose
     )
 
 

@@ -40,7 +40,7 @@ class Absence:
         """The scope was listed completely: emits or holds the deletes of what was not seen, in memory or by that pass."""
         source_id = bound.source.id
         prefix = "" if scope == WHOLE_SOURCE else bound.connector.scope_prefix(scope)
-        absent, total = self._absent(source_id, scope, prefix, seen, pass_no)
+        absent, total = self._absent(source_id, prefix, seen, pass_no)
         if scope != WHOLE_SOURCE:
             total = self.known(source_id)
         state = self._catalog.state(source_id)
@@ -66,9 +66,9 @@ class Absence:
         held = cast("JsonObject", self._catalog.state(source_id).get("held") or {})
         self._say_held(source_id, gone, len(gone) + int(held.get("count", 0)), of)
 
-    def _absent(self, source_id: str, scope: str, prefix: str, seen: Set[str], pass_no: int) -> tuple[list[str], int]:
+    def _absent(self, source_id: str, prefix: str, seen: Set[str], pass_no: int) -> tuple[list[str], int]:
         """The known objects that were not seen and need not be kept, and how many are known."""
-        kept = self._catalog.listings.kept(source_id, scope)
+        kept = self._catalog.listings.kept(source_id)
         absent: list[str] = []
         total, after = 0, None
         while page := self._catalog.objects(source_id, prefix=prefix, after=after, limit=_OBJECTS):

@@ -44,24 +44,17 @@ class Feed:
         """These leases have ended: counts which changes had been announced, and what was heard."""
         marks: dict[str, list[tuple[str, str]]] = {}
         bounds: dict[str, Bound] = {}
+        since_ms: dict[str, float | None] = {}
         for lease, outcome, bound in done:
             if not isinstance(bound.connector, Hears):
                 continue
-            if mark := self._mark(lease, outcome):
+            if lease.source_id not in since_ms:
+                since_ms[lease.source_id] = self._listening_since(lease.source_id)
+            if mark := _mark(lease, outcome, since_ms[lease.source_id]):
                 marks.setdefault(lease.source_id, []).append((mark, lease.object_ref))
                 bounds[lease.source_id] = bound
         for source_id, found in marks.items():
             self._bus.tally(source_id, coverage_slot_ms(*_intervals(bounds[source_id])), found)
-
-    def _mark(self, lease: Lease, outcome: Outcome) -> str | None:
-        if lease.change_kind is ChangeKind.SCAN:
-            return "heard" if lease.signal in _LIVE else None
-        if outcome.what not in _CHANGES:
-            return "heard" if lease.signal in _LIVE else None
-        since_ms = self._listening_since(lease.source_id)
-        if since_ms is None or lease.accepted_at_ms <= since_ms:
-            return None  # what the first listing finds, or that after a gap, nobody could have announced
-        return "announced" if lease.signal in _LIVE else "missed" if lease.signal in _FOUND else None
 
     def _listening_since(self, source_id: str) -> float | None:
         """Since when changes can have been announced, at most a second old."""
@@ -84,6 +77,8 @@ class Feed:
         state = self._catalog.state(source_id)
         if "listening_since_ms" not in state and isinstance(bound.connector, Hears):
             self._catalog.set_state(source_id, listening_since_ms=self._bus.vitals().now_ms)
+        if lease.signal in _LIVE:
+            return  # as often as webhooks come: it says nothing of how well they do
         feed = cast("JsonObject", state.get("feed") or {})
         present = Feeding(feed.get("mode", Feeding.POLL))
         seen = self._evidence(bound, subscribes, feed, found)
@@ -160,6 +155,7 @@ class Feed:
             every_s = reconcile_s
         else:
             present_s = float(feed.get("every_s") or poll_s) if feed.get("mode") == feeding else poll_s
+            found = found if feed else 0  # what the first listing finds are no changes
             every_s = next_poll_s(present_s, poll_s, found=found, took_s=took_s, failed=failed)
         wait_ms = max(0, lease.claimed_at_ms - lease.accepted_at_ms)
         fresh: dict[str, Any] = {"mode": feeding.value, "reason": reason, "every_s": round(every_s, 3)}
@@ -170,8 +166,17 @@ class Feed:
         fresh["since_ms"] = feed.get("since_ms") if feed.get("mode") == feeding else self._clock.now_ms()
         if fresh != feed:
             self._catalog.set_state(source_id, feed=fresh)
-        if every_s != feed.get("every_s") or feeding != feed.get("mode"):
-            self._bus.poll(source_id, every_s * 1000, reconcile=feeding is Feeding.PUSH)
+        self._bus.poll(source_id, every_s * 1000, reconcile=feeding is Feeding.PUSH)
+
+
+def _mark(lease: Lease, outcome: Outcome, since_ms: float | None) -> str | None:
+    """What this lease says of webhooks, where changes can have been announced since `since_ms`."""
+    live = lease.signal in _LIVE
+    if lease.change_kind is ChangeKind.SCAN or outcome.what not in _CHANGES:
+        return "heard" if live else None
+    if since_ms is None or lease.accepted_at_ms <= since_ms:
+        return None  # what the first listing finds, or that after a gap, nobody could have announced
+    return "announced" if live else "missed" if lease.signal in _FOUND else None
 
 
 def _intervals(bound: Bound) -> tuple[float, float]:

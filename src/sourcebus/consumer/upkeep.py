@@ -17,7 +17,7 @@ from sourcebus.clock import Clock
 from sourcebus.connectors import Subscribes
 from sourcebus.consumer.look import outcome_of
 from sourcebus.consumer.ports import Bound
-from sourcebus.errors import BusError, CatalogError, SubscriptionLost, Throttled
+from sourcebus.errors import BusError, CatalogError, InvalidInput, SubscriptionLost, Throttled
 from sourcebus.freshness import LOOK_AFTER_MS, Feeding, retry_upkeep_ms
 from sourcebus.model import WHOLE_SOURCE, ChangeKind, JsonObject, Lease, Outcome, Signal, SourceChanged, Subscription
 
@@ -39,9 +39,13 @@ class SubscriptionUpkeep:
     def run(self, lease: Lease, bound: Bound) -> Outcome:
         """What was done, for the story. Raises `Throttled`; every other failure is kept and tried again later."""
         connector, source_id = bound.connector, bound.source.id
-        if self._hook_url is None or not isinstance(connector, Subscribes):
+        if not isinstance(connector, Subscribes):
             self._catalog.upkeep.resign(source_id)
-            return self._note(lease, "not_subscribed", "the connector does not subscribe, or there is no public address")
+            return self._note(lease, "not_subscribed", "its connector does not subscribe")
+        if self._hook_url is None:  # whoever put it on the bus has one
+            return self._failed(
+                lease, InvalidInput("public_url", "is not set for this worker", "set SOURCEBUS_PUBLIC_URL everywhere")
+            )
         try:
             done = self._look_after(source_id, connector, self._hook_url(source_id))
         except (Throttled, CatalogError, BusError):
