@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 from sourcebus import telemetry
 from sourcebus.bus import REASONS, SourceStats
 from sourcebus.errors import SourcebusError
-from sourcebus.freshness import Feeding
+from sourcebus.freshness import Feeding, staleness_bound_s
+from sourcebus.model import JsonObject
 from sourcebus.runtime import Runtime
 from sourcebus.telemetry import Metric
 
@@ -91,16 +92,22 @@ class _Parts(Collector):
             rows.append((telemetry.DOCUMENTS, (label(source_id),), count.get("documents", 0)))
             for state in ("indexed", "unreadable", "deleted"):
                 rows.append((telemetry.OBJECTS, (label(source_id), state), count.get(state, 0)))
-        for line in self._runtime.desk.status(sorted(counts)[: self._runtime.settings.metrics_sources]):
-            for feed in Feeding:
-                rows.append((telemetry.FEED, (line["id"], feed.value), float(line["feed"] == feed.value)))
-            if line["staleness_bound_s"] is not None:
-                rows.append((telemetry.STALENESS, (line["id"],), line["staleness_bound_s"]))
+        for source_id, state in self._runtime.catalog.states(sorted(counts)).items():
+            rows += _feed_rows(label(source_id), state.get("feed") or {})
         return rows
 
     def _labels(self, ids: list[str]) -> Callable[[str], str]:
         own = set(ids[: self._runtime.settings.metrics_sources])
         return lambda source_id: source_id if source_id in own else telemetry.REST
+
+
+def _feed_rows(source: str, feed: JsonObject) -> Iterable[Row]:
+    """From what the last listing of the whole source left in the catalog."""
+    for feeding in Feeding:
+        yield telemetry.FEED, (source, feeding.value), float(feed.get("mode", Feeding.POLL) == feeding)
+    bound_s = staleness_bound_s(feed.get("interval_s", 0), feed.get("scan_s", 0), feed.get("queue_s", 0))
+    if bound_s is not None:
+        yield telemetry.STALENESS, (source,), bound_s
 
 
 def _rows_of(stat: SourceStats, source: str) -> Iterable[Row]:
