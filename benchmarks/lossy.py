@@ -35,6 +35,7 @@ from sourcebus.testing.providers.shelf import Shelf, ShelfConnector
 RECONCILE_S, POLLED = 2.0, 100_000
 _SOURCE = "shelf"
 _PATIENCE_S = 60.0
+_TICK_S = 0.5
 _GRACE_S = 2.0  # listing 1,000 objects and reading those that were not announced
 
 
@@ -162,22 +163,28 @@ def _idle(runtime: Runtime) -> bool:
 
 @contextmanager
 def _at_work(runtime: Runtime) -> Generator[None]:
+    """A worker slot and a beat, until the end."""
     stop = threading.Event()
 
     def work() -> None:
         shift = runtime.shift(stop.is_set)
         while not stop.is_set():
             shift.run()
-            runtime.housekeeping()
         shift.close()
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    def beat() -> None:
+        while not stop.wait(_TICK_S):
+            runtime.housekeeping()
+
+    threads = [threading.Thread(target=work), threading.Thread(target=beat)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def _wait(condition: Callable[[], bool]) -> float:

@@ -25,23 +25,28 @@ OBJECTS = 200
 
 @contextmanager
 def at_work(runtime: Runtime) -> Generator[None]:
-    """A worker slot, until the end."""
+    """A worker slot and a beat, until the end."""
     stop = threading.Event()
 
     def run() -> None:
         shift = runtime.shift(stop.is_set)
         while not stop.is_set():
             shift.run()
-            runtime.housekeeping()
         shift.close()
 
-    thread = threading.Thread(target=run)
-    thread.start()
+    def beat() -> None:
+        while not stop.wait(0.25):
+            runtime.housekeeping()
+
+    threads = [threading.Thread(target=run), threading.Thread(target=beat)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 @contextmanager
