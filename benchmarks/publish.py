@@ -19,9 +19,9 @@ SMOKE = FOLDER / "out" / "quick.json"
 README = FOLDER / "README.md"
 BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<!-- end of results -->"
 ORDER = (
-    *("edits", "first_index", "storm", "reach"),
+    *("edits", "first_index", "storm"),
     *("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours"),
-    "sharepoint",
+    *("receive", "reach", "lossy", "sharepoint"),
 )
 
 

@@ -16,6 +16,9 @@ JsonObject = dict[str, Any]
 WHOLE_SOURCE = ""
 """The `object_ref` of a scan event that means the whole source."""
 
+SUBSCRIPTION = "\0subscription"
+"""The `object_ref` of a scan event that means the source's subscription at its provider: see that it lives."""
+
 DEFAULT_WORKSPACE = "default"
 
 MAX_ID_BYTES = 512
@@ -91,6 +94,8 @@ class Lease(NamedTuple):
     trace: str | None
     field: bytes
     """The bus's own name for the object; callers pass it back untouched."""
+    newer: bool = False
+    """Of a scan that goes on with a pass begun by an earlier lease: signals have come since that are newer than the pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class Quota:
 class Source:
     """A place that documents come from. `config` belongs to the connector; `secret` never leaves the process.
 
-    None in `quota`, `window_ms` or `poll_interval_s` means: what the connector recommends.
+    None in `quota`, `window_ms`, `poll_interval_s` or `reconcile_interval_s` means: what the connector recommends.
     """
 
     id: str
@@ -129,6 +134,7 @@ class Source:
     quota: Quota | None = None
     window_ms: int | None = None
     poll_interval_s: float | None = None
+    reconcile_interval_s: float | None = None
     mode: Mode = Mode.LIVE
     paused: bool = False
     weight: float = 1.0
@@ -161,6 +167,37 @@ class Cursor:
 
     value: str | None
     complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A complete listing that was cut and goes on from `cursor`, which is of the connector's `version`.
+
+    `began_at_ms` is when its first lease was claimed, `caught_up_at_ms` when the changes that were told meanwhile were last
+    asked for, both by the bus's clock. What it finds is emitted as `signal`. `counts` is what it has found so far, as JSON.
+    `no` names what it has seen (0: not stored yet).
+    """
+
+    cursor: str | None
+    version: int
+    signal: Signal
+    began_at_ms: int
+    caught_up_at_ms: int
+    counts: JsonObject = field(default_factory=dict[str, Any])
+    no: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How the listing of a scope stands: the `cursor` of its next delta (None: list everything), of the connector's
+    `version`, and the complete listing under way, if one is. `epoch` tells whether it still counts when it is written."""
+
+    source_id: str
+    scope: str
+    epoch: tuple[int, int]
+    cursor: str | None
+    version: int
+    under_way: Pass | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.connectors import Connector, registry
-from sourcebus.consumer import Bound, Pipeline, Scan, Shift, ShiftLimits
+from sourcebus.consumer import Bound, Feed, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
 from sourcebus.desk import Desk
-from sourcebus.intake import Housekeeping, Intake, Sources, WatchRunner
+from sourcebus.intake import Housekeeping, Intake, Sources, Subscriptions, WatchRunner, hook_url
 from sourcebus.model import Source, SourceChanged
 from sourcebus.settings import Settings
 from sourcebus.sinks import Sink
@@ -70,6 +70,7 @@ class Runtime:
     catalog: Catalog
     bindings: Bindings
     sources: Sources
+    subscriptions: Subscriptions
     intake: Intake
     desk: Desk
     housekeeping: Housekeeping
@@ -87,7 +88,16 @@ class Runtime:
             self.bus,
             self.catalog,
             self.bindings,
-            Scan(self.catalog, self._store, self.clock, settings.delete_share),
+            Scan(
+                self.catalog,
+                self._store,
+                self.clock,
+                settings.delete_share,
+                slice_ms=settings.slice_ms,
+                stopping=stopping,
+            ),
+            SubscriptionUpkeep(self.catalog, self._store, self.clock, self.hook_url),
+            Feed(self.bus, self.catalog, self.clock, subscribing=self.hook_url is not None),
             self.clock,
             commit_ms=settings.commit_ms,
             sinks=self.sinks,
@@ -104,6 +114,12 @@ class Runtime:
             housekeep=self.housekeeping,
             clock=self.clock,
         )
+
+    @property
+    def hook_url(self) -> Callable[[str], str] | None:
+        """Gives the public address that a source's provider delivers to; None: this installation has none."""
+        public_url = self.settings.public_url
+        return None if public_url is None else lambda source_id: hook_url(public_url, source_id)
 
     def _store(self, events: Sequence[SourceChanged]) -> None:
         self.intake.accept(events)
@@ -139,7 +155,8 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
     bus = Bus.from_url(settings.redis_url, name=settings.bus_name)
     key = settings.secret_key.get_secret_value() if settings.secret_key else None
     catalog = Catalog.open(settings.database_url, secret_key=key)
-    sources = Sources(catalog, bus, _create, invite)
+    subscriptions = Subscriptions(catalog, bus, clock, connect, invite, settings.public_url)
+    sources = Sources(catalog, bus, _create, invite, subscriptions)
     return Runtime(
         settings=settings,
         clock=clock,
@@ -147,9 +164,12 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
         catalog=catalog,
         bindings=Bindings(catalog, connect, clock),
         sources=sources,
+        subscriptions=subscriptions,
         intake=Intake(bus, sources, clock, invite),
         desk=Desk(bus, catalog, connect, settings.data_dir),
-        housekeeping=Housekeeping(bus, catalog, sources, clock, invite, stay_warm=settings.waiting_consumers > 0),
+        housekeeping=Housekeeping(
+            bus, catalog, sources, subscriptions, clock, invite, stay_warm=settings.waiting_consumers > 0
+        ),
         invite=invite,
         sinks=[*sinks, *_configured_sinks(settings)],
     )

@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     )
     api_url: str = Field(default="http://127.0.0.1:8080", description="address that the command line shows to people")
 
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="address at which providers reach the gateway; without it nothing is subscribed",
+    )
+
     lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
     claim_batch: int = Field(default=128, ge=1, le=1_000, description="most events claimed at once while extractions are fast")
     claim_ms: int = Field(

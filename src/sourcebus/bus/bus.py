@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any, cast
 
 import redis
@@ -17,9 +18,11 @@ from sourcebus.bus import keys
 from sourcebus.bus.scripts import Arg, verbs
 from sourcebus.bus.standing import SourceStats, unpack_stats
 from sourcebus.bus.values import (
+    SIGNALS,
     Claimed,
     DeadLetter,
     Emitted,
+    Heard,
     Peek,
     Refreshed,
     Settle,
@@ -30,6 +33,7 @@ from sourcebus.bus.values import (
     pack_event,
     pack_settlement,
     unpack_dead_letter,
+    unpack_heard,
     unpack_lease,
     unpack_peek,
 )
@@ -43,6 +47,9 @@ MOST_LEASES = 1_000
 
 _SLICE = 250
 """Events per script call, so that other clients wait for milliseconds only."""
+
+_MOST_ROUNDS = 40
+"""So often a tick goes on while as many polls were due as one round starts: 20,000 a second are a million sources' a minute."""
 
 _FIRST_DUE = 500
 """So many of the delayed objects are looked at to say how long a source's window or back-off still lasts."""
@@ -308,6 +315,15 @@ class Bus:
     def _settled(reply: Sequence[Any]) -> Settled:
         return Settled([bool(done) for done in reply[1:]], _tokens(reply[0]))
 
+    def requeue(self, lease: Lease, *, signal: Signal, caught_up: bool, cost: float = 1.0, service_ms: float = 0.0) -> Settled:
+        """Ends the lease of a scan that was cut in the middle of its pass: the rest is due at once, behind others, as `signal`.
+
+        `caught_up`: signals that came between the pass's beginning and this claim are answered, so that `Lease.newer` need not
+        tell of them again; those that came since are told in any case.
+        """
+        tokens, done = self._run("requeue", lease.field, lease.fence, cost, service_ms, SIGNALS.index(signal), int(caught_up))
+        return Settled([bool(done)], _tokens(tokens))
+
     def extend(
         self, leases: Sequence[Lease], *, lease_ms: int = 30_000, running: Lease | None = None, consumer: str = ""
     ) -> list[bool]:
@@ -326,8 +342,14 @@ class Bus:
 
         With `stay_warm` it also calls for one when nothing is pending and nobody is there to be woken.
         """
-        epoch, promoted, reaped, polls, tokens = self._run("tick", most, int(stay_warm))
-        return Ticked(epoch, promoted, reaped, polls, _tokens(tokens))
+        promoted = reaped = polls = rounds = 0
+        tokens: tuple[int, ...] = ()
+        while True:  # each round is bounded, so that others get a turn in between
+            reply = self._run("tick", most, int(stay_warm))
+            promoted, reaped, polls, rounds = promoted + reply[1], reaped + reply[2], polls + reply[3], rounds + 1
+            tokens += _tokens(reply[4])
+            if reply[3] < most or rounds == _MOST_ROUNDS:
+                return Ticked(reply[0], promoted, reaped, polls, tokens)
 
     def feedback(self, source_id: str, remaining: float, left_ms: float) -> None:
         """A provider said what is left of its quota: `remaining` units until `left_ms` from now (``RateLimit`` headers,
@@ -338,6 +360,19 @@ class Bus:
             raise InvalidInput("remaining", f"is {remaining}", "use the number of units that are left, 0 or more")
         if not self._run("feedback", keys.encode_ref(source_id), remaining, left_ms):
             raise UnknownSource(source_id)
+
+    def poll(self, source_id: str, every_ms: float, *, reconcile: bool = False) -> bool:
+        """The source is scanned every so many milliseconds (0: never) from now on, give or take a tenth; `reconcile`: behind
+        live work. False if it is not known."""
+        return bool(self._run("poll", keys.encode_ref(source_id), every_ms, int(reconcile)))
+
+    def tally(self, source_id: str, slot_ms: float, marks: Sequence[tuple[str, str]]) -> bool:
+        """Counts what became of changes, for `heard`: pairs of a word (``announced``, ``missed``, ``heard``, ``anew``: see
+        tally.lua) and an object's reference. The window has 16 slots of `slot_ms`. False if the source is not known."""
+        args: list[Arg] = []
+        for what, ref in marks:
+            args += (what, blake2b(keys.encode_ref(ref), digest_size=10).hexdigest())
+        return bool(self._run("tally", keys.encode_ref(source_id), max(1, slot_ms), *args))
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -373,6 +408,17 @@ class Bus:
                 due_ms.setdefault(field[: field.index(b":")], int(at_ms))
             names = cast("list[bytes | None]", self._client.hmget(root + "names", list(due_ms))) if due_ms else []
         return {keys.decode_ref(name): at_ms for name, at_ms in zip(names, due_ms.values(), strict=True) if name}
+
+    def heard(self, source_ids: Sequence[str]) -> list[Heard]:
+        """What is known of sources' live signals, in the order asked; nothing is, of an unknown one."""
+        root = self._root.decode()
+        with _redis_errors():
+            ids = [keys.encode_ref(source_id) for source_id in source_ids]
+            numbers = cast("list[bytes | None]", self._client.hmget(root + "ids", cast("list[str]", ids))) if ids else []
+            pipe = self._client.pipeline(transaction=False)
+            for number in numbers:
+                pipe.hgetall(f"{root}cov:{number.decode() if number else ''}")
+            return [unpack_heard(stored) for stored in cast("list[dict[bytes, bytes]]", pipe.execute())]
 
     def vitals(self) -> Vitals:
         """Who works here, by the bus's clock."""

@@ -41,6 +41,9 @@ sources = Table(
     Column("fence_floor", BigInteger, nullable=False),
     # Set while the rows of a removed source are being deleted, and for a week after.
     Column("removed_at_ms", BigInteger),
+    Column("reconcile_interval_s", Float),
+    # Grows whenever all that is known of the source's listings is forgotten: a listing under way then keeps nothing.
+    Column("listing_epoch", Integer, nullable=False, server_default="0"),
     Index(
         "sources_id",
         "id",
@@ -100,6 +103,62 @@ cursors = Table(
     Column("scope_hash", LargeBinary, primary_key=True),  # a scope may be longer than an index takes
     Column("scope", LargeBinary, nullable=False),
     Column("value", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),  # the connector's `cursor_version`
+)
+
+listings = Table(
+    "listings",
+    metadata,
+    Column("no", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    Column("scope_hash", LargeBinary, nullable=False),
+    # pass: a complete listing that was cut and goes on; held: objects whose delete waits for a person; kept: those that a
+    # person wants kept although the source does not list them
+    Column("purpose", Text, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("signal", Text, nullable=False),
+    Column("began_at_ms", BigInteger, nullable=False),
+    Column("caught_up_at_ms", BigInteger, nullable=False),
+    Column("counts", Text, nullable=False),
+    Index("listings_scope", "source_no", "scope_hash", "purpose", unique=True),
+    sqlite_autoincrement=True,  # a number is never used again: what its listing has seen goes after it
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    # Of which listing. Not a foreign key: a listing goes at once, its sightings in small slices afterwards.
+    Column("listing_no", BigInteger, primary_key=True, autoincrement=False),
+    Column("ref_hash", LargeBinary, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("no", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    Column("id_hash", LargeBinary, nullable=False),  # a provider's id may be longer than an index takes
+    Column("id", LargeBinary, nullable=False),
+    Column("hook_url", Text, nullable=False),
+    Column("secret", LargeBinary),  # a Fernet token, see `vault`
+    Column("state", Text, nullable=False),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("renew_at_ms", BigInteger),
+    Index("subscriptions_id", "source_no", "id_hash", unique=True),
+)
+
+upkeeps = Table(
+    "upkeeps",
+    metadata,
+    # A row for every source that is to have a subscription.
+    Column("source_no", BigInteger, ForeignKey("sources.no"), primary_key=True, autoincrement=False),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("error", Text),
+    Index("upkeeps_due", "due_at_ms"),
 )
 
 document_words = Table(

@@ -47,6 +47,9 @@ class Connector(abc.ABC):
 
     recommended: Recommended = Recommended()
 
+    cursor_version: int = 1
+    """Raised when this connector's cursors mean something else than before: what is stored is then listed anew."""
+
     @classmethod
     @abc.abstractmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:

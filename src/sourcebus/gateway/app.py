@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sourcebus import __version__
 from sourcebus.errors import SourcebusError
-from sourcebus.gateway import dead_letters, docs, events, health, search, sources
+from sourcebus.gateway import dead_letters, docs, events, health, search, sources, subscriptions
 from sourcebus.gateway.events import OnAccept
 from sourcebus.gateway.metrics import Metrics
 from sourcebus.gateway.problems import Problem, problem_of
@@ -44,6 +44,7 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
     for router in (
         events.router(runtime, on_accept),
         sources.router(runtime),
+        subscriptions.router(runtime),
         search.router(runtime),
         dead_letters.router(runtime),
         health.router(runtime, metrics),

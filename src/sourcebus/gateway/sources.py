@@ -58,8 +58,8 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.get("/v1/sources/{source_id:encoded}", summary="Show a source")
     def show_source(source_id: SourceId) -> Response:
-        """Everything but its secret."""
-        return answer(sources.show(catalog.source(source_id)))
+        """Everything but its secret; and within how many seconds a change that nobody announces is found."""
+        return answer(sources.show(catalog.source(source_id)) | desk.staleness(source_id))
 
     @routes.patch("/v1/sources/{source_id:encoded}", summary="Change a source", openapi_extra=_body({"paused": True}))
     async def change_source(request: Request, source_id: SourceId) -> Response:
@@ -95,6 +95,11 @@ def router(runtime: Runtime) -> APIRouter:
     def release_source(source_id: SourceId) -> Response:
         """A listing that lacks too much of a source deletes nothing until somebody says that it really is gone."""
         return answer({"id": source_id, "released": sources.release(source_id)}, 202)
+
+    @routes.post("/v1/sources/{source_id:encoded}/drop", status_code=202, summary="Keep what is held to be deleted")
+    def drop_source(source_id: SourceId) -> Response:
+        """The other answer to held deletes: the objects stay indexed, although the source does not list them any more."""
+        return answer({"id": source_id, "kept": sources.drop(source_id)}, 202)
 
     @routes.get("/v1/status", tags=["status"], summary="How the sources stand")
     def status(

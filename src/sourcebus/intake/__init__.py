@@ -3,6 +3,7 @@
 from sourcebus.intake.accept import Intake, Refresh
 from sourcebus.intake.housekeeping import Housekeeping
 from sourcebus.intake.sources import Sources
+from sourcebus.intake.subscriptions import Subscriptions, hook_url
 from sourcebus.intake.watch import WatchRunner
 
-__all__ = ["Housekeeping", "Intake", "Refresh", "Sources", "WatchRunner"]
+__all__ = ["Housekeeping", "Intake", "Refresh", "Sources", "Subscriptions", "WatchRunner", "hook_url"]
