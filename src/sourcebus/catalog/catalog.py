@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from sqlalchemy import text
 
+from sourcebus.catalog.deliveries import DeliveryTable
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.maintenance import Maintenance
 from sourcebus.catalog.objects import ObjectTable
@@ -14,10 +15,11 @@ from sourcebus.catalog.schema import bring_up
 from sourcebus.catalog.search import search
 from sourcebus.catalog.settle import settle
 from sourcebus.catalog.sources import SourceTable
+from sourcebus.catalog.subscriptions import SubscriptionTable
 from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.errors import CatalogUnavailable
-from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Version
+from sourcebus.model import DeliveryLine, Hit, JsonObject, Outcome, Source, StoryLine, Subscription, Version
 
 
 class Catalog:
@@ -31,6 +33,8 @@ class Catalog:
         self._database = database
         self._sources = SourceTable(database, vault, clock)
         self._objects = ObjectTable(database)
+        self._subscriptions = SubscriptionTable(database, vault, clock)
+        self._deliveries = DeliveryTable(database, vault)
         self._maintenance = Maintenance(database, clock)
 
     @classmethod
@@ -91,6 +95,34 @@ class Catalog:
         It is gone from every answer at once; its rows follow in bounded transactions before the call returns.
         """
         return self._maintenance.remove_source(source_id)
+
+    def subscriptions(self, source_id: str) -> list[Subscription]:
+        """The source's living subscriptions, newest first."""
+        return self._subscriptions.list(source_id)
+
+    def keep_subscription(self, source_id: str, subscription: Subscription) -> None:
+        """Store a subscription, or what has changed of the one with its id."""
+        self._subscriptions.keep(source_id, subscription)
+
+    def drop_subscription(self, source_id: str, subscription_id: str) -> None:
+        """Forget a subscription, if there is one of this id."""
+        self._subscriptions.drop(source_id, subscription_id)
+
+    def log_deliveries(self, lines: Sequence[tuple[DeliveryLine, bool]], *, keep: int, keep_refused: int) -> None:
+        """Store lines of the deliveries log, each with whether it was refused, in one transaction.
+
+        Of each source the newest `keep` stay, and of those refused the newest `keep_refused`. Requests are encrypted; without
+        a key only the lines are kept. Lines of sources that are not there any more are left out.
+        """
+        self._deliveries.add(lines, keep=keep, keep_refused=keep_refused)
+
+    def deliveries(self, source_id: str, *, after: int | None = None, limit: int = 100) -> list[DeliveryLine]:
+        """At most `limit` lines of a source's deliveries log, newest first, older than the line `after`; without requests."""
+        return self._deliveries.list(source_id, after, limit)
+
+    def delivery(self, line_id: int) -> DeliveryLine | None:
+        """One line of the deliveries log with its request, None where there is none (any more)."""
+        return self._deliveries.get(line_id)
 
     def state(self, source_id: str) -> JsonObject:
         """The small facts of a source's day, as `set_state` left them."""
