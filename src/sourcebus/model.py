@@ -119,7 +119,8 @@ class Quota:
 class Source:
     """A place that documents come from. `config` belongs to the connector; `secret` never leaves the process.
 
-    `hook_token` is the unguessable end of its hook's address, where its provider cannot sign. None in `quota`, `window_ms` or `poll_interval_s` means: what the connector recommends.
+    `hook_token` is the unguessable end of its hook's address, where its provider cannot sign. None in `quota`, `window_ms` or
+    `poll_interval_s` means: what the connector recommends.
     """
 
     id: str
@@ -229,8 +230,8 @@ class DeliveryLine:
     """One line of a source's deliveries log: what came, what it was taken for and what followed.
 
     `result` is a word of `sourcebus.intake.deliveries.RESULTS`, `detail` a small JSON object for people. `headers` and `query`
-    have their secrets masked. `delivery` is the whole request, encrypted at rest; None where it was not kept: there is no key to
-    encrypt it with, or its body is too long. `id` is given by the catalog.
+    have their secrets masked. `delivery` is the whole request, encrypted at rest; None where it was not kept: there is no key
+    to encrypt it with, or its body is too long. `id` is given by the catalog.
     """
 
     source_id: str

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     api_url: str = Field(default="http://127.0.0.1:8080", description="address that the command line shows to people")
 
     public_url: str | None = Field(
-        default=None, description="address under which providers reach this gateway; hook addresses begin with it", pattern="^https?://[^/?#]+"
+        default=None,
+        description="address under which providers reach this gateway; hook addresses begin with it",
+        pattern="^https?://[^/?#]+",
     )
 
     lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
@@ -50,7 +52,9 @@ class Settings(BaseSettings):
     max_events: int = Field(default=10_000, ge=1, le=10_000, description="a larger batch of events is refused with 413")
     max_hook_bytes: int = Field(default=26_214_400, ge=1_024, description="a larger delivery to a hook is refused with 413")
     hook_rate: float = Field(
-        default=1_000, gt=0, description="deliveries per second and source that a gateway takes; a minute's worth may come at once"
+        default=1_000,
+        gt=0,
+        description="deliveries per second and source that a gateway takes; a minute's worth may come at once",
     )
     hook_seen: int = Field(default=20_000, ge=1, description="deliveries of each source that are known when they come again")
     hook_log: int = Field(default=50, ge=1, le=1_000, description="deliveries of each source that are kept to be looked at")

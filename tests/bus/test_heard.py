@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis
-from tests import keyspace
 
 from sourcebus.bus import Bus
 from sourcebus.errors import InvalidInput
 from sourcebus.testing import ManualClock
+from tests import keyspace
 
 
 def test_only_what_was_remembered_of_this_source_is_known(bus: Bus) -> None:

@@ -1,4 +1,4 @@
-"""The deliveries log: the last requests that came to each source's hook. Bounded for each source, and pruned as it is written."""
+"""The deliveries log: the last requests that came to each source's hook. Pruned as it is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.keys import from_bytes, to_bytes
@@ -37,7 +37,7 @@ class DeliveryTable:
             ids = {row[0] for row in rows}
             found = connection.execute(select(sources.c.id, sources.c.no).where(sources.c.id.in_(ids), _LIVE))
             numbers = {bytes(source_id): no for source_id, no in found}
-            values = [
+            values: list[dict[str, Any]] = [
                 {"source_no": numbers[source_id], "refused": refused, "line": line, "sealed": sealed}
                 for source_id, refused, line, sealed in rows
                 if source_id in numbers
@@ -58,7 +58,7 @@ class DeliveryTable:
             if after is not None:
                 query = query.where(deliveries.c.id < after)
             rows = connection.execute(query).all()
-        return [_line(source_id, row, None) for row in rows]
+        return [_line(source_id, row.id, row.line, None) for row in rows]
 
     def get(self, line_id: int) -> DeliveryLine | None:
         """One line with its request, None where there is none (any more)."""
@@ -68,7 +68,7 @@ class DeliveryTable:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        return _line(from_bytes(row.source_id), row, self._vault.unseal(row.sealed))
+        return _line(from_bytes(row.source_id), row.id, row.line, self._vault.unseal(row.sealed))
 
     def _sealed(self, line: DeliveryLine) -> bytes | None:
         if line.delivery is None:
@@ -90,10 +90,10 @@ def _dump(line: DeliveryLine) -> str:
     return json.dumps({name: getattr(line, name) for name in _SHOWN}, default=dict)
 
 
-def _line(source_id: str, row: Row[Any], sealed: bytes | None) -> DeliveryLine:
-    shown: JsonObject = json.loads(row.line)
+def _line(source_id: str, line_id: int, line: str, sealed: bytes | None) -> DeliveryLine:
+    shown: JsonObject = json.loads(line)
     delivery = None
     if sealed is not None:
         head, _, body = zlib.decompress(sealed).partition(b"\n")
         delivery = Delivery(method=shown["method"], body=body, **json.loads(head))
-    return DeliveryLine(source_id=source_id, id=row.id, delivery=delivery, **shown)
+    return DeliveryLine(source_id=source_id, id=line_id, delivery=delivery, **shown)

@@ -64,8 +64,6 @@ class SubscriptionTable:
 
         def work(connection: Connection) -> None:
             no = number(connection, source_id)
-            connection.execute(
-                delete(subscriptions).where(subscriptions.c.source_no == no, subscriptions.c.id_hash == id_hash)
-            )
+            connection.execute(delete(subscriptions).where(subscriptions.c.source_no == no, subscriptions.c.id_hash == id_hash))
 
         self._database.transact(work)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from sourcebus import __version__
 from sourcebus.errors import SourcebusError
-from sourcebus.gateway import dead_letters, docs, events, health, search, sources
+from sourcebus.gateway import dead_letters, deliveries, docs, events, health, hooks, search, sources
 from sourcebus.gateway.events import OnAccept
 from sourcebus.gateway.metrics import Metrics
 from sourcebus.gateway.problems import Problem, problem_of
@@ -42,9 +42,11 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     for router in (
+        hooks.router(runtime, metrics),  # first: this is where the most requests go
         events.router(runtime, on_accept),
         sources.router(runtime),
         search.router(runtime),
+        deliveries.router(runtime),
         dead_letters.router(runtime),
         health.router(runtime, metrics),
         docs.router(),

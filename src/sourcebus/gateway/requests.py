@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 64
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the answer")]
 After = Annotated[str | None, Query(description="`next` of the answer before")]
 SourceId = Annotated[str, Path(description="the source's id, percent-encoded")]
+DeliveryId = Annotated[int, Path(ge=1, le=2**63 - 1, description="the id of a line of a deliveries log")]
 LetterId = Annotated[str, Path(description="the dead letter's id, percent-encoded")]
 
 

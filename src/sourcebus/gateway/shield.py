@@ -48,7 +48,8 @@ class Shield:
         self._app = app
         self._measure = measure
         self._any_host = "*" in settings.allowed_hosts
-        self._hosts = {"localhost", *(host.lower() for host in settings.allowed_hosts), urlsplit(settings.api_url).hostname}
+        own = {urlsplit(url).hostname for url in (settings.api_url, settings.public_url or "")}
+        self._hosts = {"localhost", *(host.lower() for host in settings.allowed_hosts), *own}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,7 +101,7 @@ class Shield:
 
 
 def _route_by_raw_path(scope: Scope) -> None:
-    if scope["path"].startswith("/v1/"):
+    if scope["path"].startswith(("/v1/", "/hooks/")):
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         scope["path"] = raw.partition(b"?")[0].decode("latin-1")
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from secrets import token_urlsafe
 from typing import Any, cast
+from urllib.parse import quote
 
 import structlog
 
 from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
-from sourcebus.connectors import Connector, Recommended
-from sourcebus.errors import BusError, InvalidInput, UnknownSource
+from sourcebus.connectors import Connector, Hears, Recommended
+from sourcebus.errors import BusError, Conflict, InvalidInput, UnknownSource
 from sourcebus.model import (
     DEFAULT_WORKSPACE,
     MAX_ID_BYTES,
@@ -35,10 +37,12 @@ _SETTABLE = ("connector", "config", "workspace", "quota", "window_ms", "poll_int
 _QUOTA_FIELDS = tuple(field.name for field in fields(Quota))
 
 _PAGE = 500
+_TOKEN_BYTES = 32
 
 
 class Sources:
-    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them."""
+    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them.
+    `public_url` is where providers reach the gateway."""
 
     def __init__(
         self,
@@ -46,18 +50,21 @@ class Sources:
         bus: Bus,
         create: Callable[[str, Mapping[str, Any], str | None], Connector],
         invite: Callable[[Sequence[int]], None],
+        *,
+        public_url: str,
     ) -> None:
         self._catalog, self._bus, self._create, self._invite = catalog, bus, create, invite
+        self._public_url = public_url.rstrip("/")
 
     def add(self, source: Source) -> Source:
         """Stores a new source and has it looked through. `InvalidInput` names the field, `Conflict` if the id is taken.
 
         If the bus does not answer, the source is taken out again, so that an error means: not added.
         """
-        recommended = self._check(source)
-        stored = self._catalog.add_source(source)
+        connector = self._check(source)
+        stored = self._catalog.add_source(_with_token(source, connector))
         try:
-            self._register(stored, recommended)
+            self._register(stored, connector.recommended)
             self.scan(stored.id)
         except BusError:
             self._catalog.remove_source(stored.id)
@@ -71,9 +78,9 @@ class Sources:
             raise InvalidInput("id", "cannot be changed", "remove the source and add it under its new id")
         wanted = self._fields(changes, required=False)
         changed = replace(present, **wanted)
-        recommended = self._check(changed)
-        stored = self._catalog.update_source(changed)
-        self._register(stored, recommended)
+        connector = self._check(changed)
+        stored = self._catalog.update_source(_with_token(changed, connector))
+        self._register(stored, connector.recommended)
         if changed.config != present.config or changed.secret != present.secret:
             self.scan(source_id)
         return stored
@@ -83,6 +90,26 @@ class Sources:
         self._catalog.source(source_id)
         self._bus.unregister(source_id)
         return self._catalog.remove_source(source_id)
+
+    def hook_url(self, source: Source) -> str | None:
+        """The address that its provider has to send to, with its unguessable part where it has one; None: it hears nothing."""
+        try:
+            connector = self._check(source)
+        except InvalidInput:  # its config is refused by now; a person sees that elsewhere
+            return None
+        if not isinstance(connector, Hears):
+            return None
+        address = f"{self._public_url}/hooks/{quote(source.id, safe='')}"
+        return f"{address}/{source.hook_token}" if connector.needs_secret_path and source.hook_token else address
+
+    def new_hook(self, source_id: str) -> Source:
+        """Gives the hook a new address; the old one is not answered any more. Conflict where it has no unguessable part."""
+        source = self._catalog.source(source_id)
+        if not self._check(source).needs_secret_path:
+            raise Conflict(
+                f"deliveries to {source_id!r} are signed, so its hook's address is no secret; change its secret instead"
+            )
+        return self._catalog.update_source(replace(source, hook_token=token_urlsafe(_TOKEN_BYTES)))
 
     def pause(self, source_id: str) -> Source:
         """Nothing of it is extracted until `resume`; signals are stored."""
@@ -137,11 +164,11 @@ class Sources:
             return 0
         return 1
 
-    def _check(self, source: Source) -> Recommended:
+    def _check(self, source: Source) -> Connector:
+        """The source's connector, closed again: what it says of itself can still be read."""
         connector = self._create(source.connector, source.config, source.secret)
-        recommended = connector.recommended
         connector.close()
-        return recommended
+        return connector
 
     def _register(self, source: Source, recommended: Recommended) -> None:
         poll_s = recommended.poll_interval_s if source.poll_interval_s is None else source.poll_interval_s
@@ -188,6 +215,12 @@ class Sources:
         if required and "connector" not in obj:
             raise InvalidInput("connector", "is missing", "name the kind of source, for example filesystem")
         return {name: _parsers[name](name, value) for name, value in obj.items() if name != "id"}
+
+
+def _with_token(source: Source, connector: Connector) -> Source:
+    if connector.needs_secret_path and source.hook_token is None:
+        return replace(source, hook_token=token_urlsafe(_TOKEN_BYTES))
+    return source
 
 
 def _id(field: str, value: Any) -> str:

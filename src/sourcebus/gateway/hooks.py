@@ -1,0 +1,323 @@
+"""``/hooks/{source_id}``: where providers send webhooks. Answered when the events are stored, and only then with 2xx.
+
+The order of the checks is that of their cost: is there such a hook, is it too often, is it too large; then the connector
+proves the raw bytes, then it parses them. The route does without FastAPI's reading of parameters, because this is the one
+address that has to take thousands of requests a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from math import ceil
+from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl
+
+import structlog
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sourcebus.errors import InvalidInput, SourcebusError, UnknownSource, Unverified
+from sourcebus.gateway.metrics import Metrics
+from sourcebus.gateway.problems import RETRY_AFTER_S, Problem, answer, problem_of
+from sourcebus.gateway.requests import SourceId, in_thread, require_media_type
+from sourcebus.intake import Hook, Parcel
+from sourcebus.intake.hooks import detail_of
+from sourcebus.model import Delivery, Heard, JsonObject, Reply
+from sourcebus.runtime import Runtime
+
+_PATIENCE_S: Final = 30.0
+"""How long a body may take to arrive."""
+
+_MOST_READING_BYTES: Final = 256_000_000
+"""Most bytes of bodies that are being read at once, of all requests together."""
+
+_LARGE_BYTES: Final = 262_144
+"""A larger body is proven and parsed beside the event loop."""
+
+_DRAIN_FACTOR: Final = 2
+"""A body over the limit is read and thrown away up to this many limits, so that its sender gets to see the answer."""
+
+_BURST_S: Final = 60.0
+_SAY_EVERY_S: Final = 60.0
+_MOST_QUERY_FIELDS: Final = 100
+_RETRY: Final = {"Retry-After": str(RETRY_AFTER_S)}
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+_RESULTS: Final = {
+    "unverified": "unverified",
+    "invalid": "invalid",
+    "too-large": "refused",
+    "too-often": "refused",
+    "too-slow": "refused",
+    "media-type": "refused",
+}
+"""What a delivery was taken for, by the problem it was answered with; "failed" by any other."""
+
+_log = structlog.get_logger(__name__)
+
+
+def router(runtime: Runtime, metrics: Metrics) -> APIRouter:
+    routes = APIRouter(tags=["hooks"], default_response_class=Response, route_class=_Bare)
+    door = _Door(runtime, metrics)
+
+    async def with_token(request: Request, source_id: SourceId, token: str) -> Response:
+        return await door.answer(request, source_id, token)
+
+    async def without(request: Request, source_id: SourceId) -> Response:
+        return await door.answer(request, source_id, None)
+
+    for method, summary in (
+        ("POST", "What a provider sends"),
+        ("GET", "A provider's handshake"),
+        ("OPTIONS", "A provider's handshake (CloudEvents)"),
+    ):
+        for path, endpoint in (("/hooks/{source_id:encoded}", without), ("/hooks/{source_id:encoded}/{token}", with_token)):
+            routes.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                status_code=202 if method == "POST" else 200,
+                summary=summary,
+                description="The source's connector proves and reads it; see docs/webhooks.md.",
+                operation_id=f"{method.lower()}_hook{'_with_token' if endpoint is with_token else ''}",
+                openapi_extra={"requestBody": {"content": {"*/*": {}}}} if method == "POST" else None,
+            )
+    return routes
+
+
+class _Bare(APIRoute):
+    """Calls the endpoint with the path's parameters as they are."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            return await endpoint(request, **request.path_params)
+
+        return handle
+
+
+class _Door:
+    """Takes the deliveries of all sources."""
+
+    def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
+        settings = runtime.settings
+        self._hooks, self._count = runtime.hooks, metrics.count_delivery
+        self._max_bytes, self._public_url = settings.max_hook_bytes, (settings.public_url or "").rstrip("/")
+        self._pace = _Pace(settings.hook_rate)
+        self._reading_bytes = 0
+        self._said_s: dict[str, float] = {}
+        self._told: dict[asyncio.AbstractEventLoop, Callable[[Sequence[Parcel]], object]] = {}
+
+    async def answer(self, request: Request, source_id: str, token: str | None) -> Response:
+        began_s = time.perf_counter()
+        hook = await self._find(source_id, token)
+        delivery = _delivery(request, b"", self._public_url)
+        try:
+            self._admit(hook, request)
+            body = await self._body(request)
+            if body:
+                delivery = _delivery(request, body, self._public_url)
+            heard, result = await self._take(hook, delivery)
+            response = _response(heard)
+        except Problem as problem:
+            self._note(hook, delivery, _RESULTS.get(problem.name, "failed"), {"refused": problem.detail}, began_s)
+            raise
+        except ClientDisconnect:
+            raise
+        except Exception:
+            self._note(hook, delivery, "failed", {"refused": "something went wrong here; the log has more"}, began_s)
+            raise
+        self._note(hook, delivery, result, detail_of(heard), began_s)
+        return response
+
+    # --- is there such a hook ------------------------------------------------------------------------------------
+
+    async def _find(self, source_id: str, token: str | None) -> Hook:
+        try:
+            hook = self._hooks.cached(source_id) or await in_thread(self._hooks.look, source_id)
+            if not hook.admits(token) and self._hooks.may_have_changed(hook):
+                hook = await in_thread(self._hooks.look, source_id)
+        except UnknownSource:
+            raise _unknown(source_id) from None
+        except InvalidInput as error:
+            _log.error("hook_unusable", source_id=source_id, error=str(error))
+            raise Problem("not-ready", "the source's settings are refused by its connector", headers=_RETRY) from None
+        if not hook.admits(token):
+            raise _unknown(source_id)  # whoever guesses addresses learns nothing, not even that there is such a source
+        if not hook.hears:
+            raise Problem("no-hook", f"the connector of {source_id!r} hears nothing", fix="poll it, or POST /v1/events")
+        return hook
+
+    # --- may it come in ------------------------------------------------------------------------------------------
+
+    def _admit(self, hook: Hook, request: Request) -> None:
+        wait_s = self._pace.take(hook.source_id)
+        if wait_s > 0:
+            seconds = str(ceil(wait_s))
+            raise Problem("too-often", f"possible again in {seconds} s", headers={"Retry-After": seconds})
+        if request.method == "POST" and hook.connector.webhook_media_types:
+            require_media_type(request, hook.connector.webhook_media_types)
+
+    async def _body(self, request: Request) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes * _DRAIN_FACTOR:
+            self._too_large()
+        chunks, kept, read, more = list[bytes](), 0, 0, True
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
+                    read += len(chunk)
+                    if read > self._max_bytes * _DRAIN_FACTOR:
+                        break
+                    if read <= self._max_bytes:
+                        chunks.append(chunk)
+                        kept += len(chunk)
+                        self._reading_bytes += len(chunk)
+                        if self._reading_bytes > _MOST_READING_BYTES:
+                            raise Problem("busy", "too many large bodies at once", headers=_RETRY | {"Connection": "close"})
+        except TimeoutError:
+            detail = f"the body took longer than {_PATIENCE_S:g} s"
+            raise Problem("too-slow", detail, headers={"Connection": "close"}) from None
+        finally:
+            self._reading_bytes -= kept
+        if read > self._max_bytes:
+            self._too_large()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _too_large(self) -> NoReturn:
+        detail = f"the body is longer than {self._max_bytes} bytes"
+        raise Problem("too-large", detail, fix="SOURCEBUS_MAX_HOOK_BYTES allows more", headers={"Connection": "close"})
+
+    # --- what it says --------------------------------------------------------------------------------------------
+
+    async def _take(self, hook: Hook, delivery: Delivery) -> tuple[Heard, str]:
+        """What it says, and what it was taken for, after everything that follows from it is stored."""
+        try:
+            heard = await self._judge(hook, delivery)
+            if heard.keep is not None or heard.lost or heard.renew:
+                await in_thread(self._hooks.settle, hook.source_id, heard)
+            duplicate = bool(heard.changes) and await self._store(hook, heard, delivery.received_at_ms)
+        except UnknownSource:
+            raise _unknown(hook.source_id) from None  # removed in this moment
+        except SourcebusError as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            raise problem from error
+        if heard.reply is not None:
+            return heard, "handshake"
+        return heard, "duplicate" if duplicate else "stored" if heard.changes else "nothing"
+
+    async def _judge(self, hook: Hook, delivery: Delivery) -> Heard:
+        try:
+            return await _judged(hook, delivery)
+        except Unverified:
+            if not self._hooks.may_have_changed(hook):
+                raise
+        # Its secret, or its subscription, may be newer than what was looked up.
+        return await _judged(await in_thread(self._hooks.look, hook.source_id), delivery)
+
+    async def _store(self, hook: Hook, heard: Heard, received_at_ms: int) -> bool:
+        """Whether it had been stored before."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Parcel] = loop.create_future()
+        if not self._hooks.submit(hook, heard, received_at_ms, self._told_in(loop), waiter):
+            raise Problem("busy", "too many deliveries wait to be stored", headers=_RETRY)
+        parcel = await waiter
+        if parcel.error is not None:
+            raise parcel.error
+        return parcel.duplicate
+
+    def _told_in(self, loop: asyncio.AbstractEventLoop) -> Callable[[Sequence[Parcel]], object]:
+        """Wakes those who wait in this loop; the same function each time, so that a batch wakes it once."""
+        if loop not in self._told:
+            self._told.clear()  # there is one loop, unless a server was started anew
+            self._told[loop] = partial(loop.call_soon_threadsafe, _wake)
+        return self._told[loop]
+
+    # --- telling of it -------------------------------------------------------------------------------------------
+
+    def _note(self, hook: Hook, delivery: Delivery, result: str, detail: JsonObject, began_s: float) -> None:
+        now_s = time.perf_counter()
+        self._count(hook.source_id, result)
+        self._hooks.log.note(hook.source_id, delivery, result, detail, (now_s - began_s) * 1000, hook.secrets)
+        if "refused" in detail and now_s - self._said_s.get(hook.source_id, float("-inf")) > _SAY_EVERY_S:
+            self._said_s[hook.source_id] = now_s
+            _log.warning("deliveries_refused", source_id=hook.source_id, result=result, why=detail["refused"])
+
+
+class _Pace:
+    """At most `rate` deliveries per second and source; a minute's worth may come at once. Of known sources only, so its size is
+    bounded."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_s: dict[str, float] = {}  # GCRA: when the source's allowance would be whole again
+
+    def take(self, source_id: str) -> float:
+        """0, or for how many seconds nothing more is taken."""
+        now_s = time.monotonic()
+        free_s = max(self._free_s.get(source_id, 0.0), now_s) + 1 / self._rate
+        if free_s - now_s > _BURST_S:
+            return free_s - now_s - _BURST_S
+        self._free_s[source_id] = free_s
+        return 0.0
+
+
+async def _judged(hook: Hook, delivery: Delivery) -> Heard:
+    return hook.judge(delivery) if len(delivery.body) <= _LARGE_BYTES else await in_thread(hook.judge, delivery)
+
+
+def _wake(parcels: Sequence[Parcel]) -> None:
+    for parcel in parcels:
+        waiter = parcel.waiter
+        if isinstance(waiter, asyncio.Future) and not waiter.done():
+            waiter.set_result(parcel)  # pyright: ignore[reportUnknownMemberType]  # made in `_store`
+
+
+def _unknown(source_id: str) -> Problem:
+    return Problem("unknown-source", f"there is no source {source_id!r}", field="source_id")
+
+
+def _delivery(request: Request, body: bytes, public_url: str) -> Delivery:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    sent: bytes = request.scope["query_string"]
+    url = f"{public_url}{request.scope['path']}{'?' if sent else ''}{sent.decode('latin-1')}" if public_url else ""
+    return Delivery(request.method, headers, body, time.time_ns() // 1_000_000, _query(sent) if sent else {}, url)
+
+
+def _query(sent: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(sent.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS)
+    except ValueError:
+        raise Problem("invalid", f"has more than {_MOST_QUERY_FIELDS} fields", field="query") from None
+    return dict(reversed(pairs))
+
+
+def _response(heard: Heard) -> Response:
+    if heard.reply is None:
+        return answer({"stored": len(heard.changes)}, 202)
+    return _handshake(heard.reply)
+
+
+def _handshake(reply: Reply) -> Response:
+    # What a handshake echoes comes from outside: it must not end its header and begin another.
+    for name, value in reply.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise Problem("invalid", "holds what no header may", field="handshake")
+    return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
