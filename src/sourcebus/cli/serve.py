@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import signal
@@ -42,9 +43,11 @@ def gateway(host: HostOption = "127.0.0.1", port: PortOption = 8080, data: DataO
         from sourcebus.telemetry import configure_logging
 
         configure_logging(runtime.settings)
+        app = create_app(runtime, mount=[router(runtime)])
+        _spare_the_collector()
         # Access logs would be most of what is written, and /metrics counts the requests.
         uvicorn.run(
-            create_app(runtime, mount=[router(runtime)]),
+            app,
             host=host,
             port=port,
             access_log=False,
@@ -52,6 +55,14 @@ def gateway(host: HostOption = "127.0.0.1", port: PortOption = 8080, data: DataO
             timeout_graceful_shutdown=3,
             server_header=False,
         )
+
+
+def _spare_the_collector() -> None:
+    """What was imported lives as long as the process: the garbage collector need not go through it again and again, and what
+    a request leaves behind is nearly all freed without it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def watch(data: DataOption = None) -> None:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sourcebus import __version__
 from sourcebus.errors import SourcebusError
@@ -18,7 +19,25 @@ from sourcebus.gateway.events import OnAccept
 from sourcebus.gateway.metrics import Metrics
 from sourcebus.gateway.problems import Problem, problem_of
 from sourcebus.gateway.shield import Shield
+from sourcebus.model import JsonObject
 from sourcebus.runtime import Runtime
+
+
+class _Gateway(FastAPI):
+    """FastAPI's application, with the door for webhooks beside it."""
+
+    hooks: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/hooks/"):
+            await self.hooks(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> JsonObject:
+        schema = super().openapi()
+        schema["paths"] = {**schema["paths"], **hooks.DESCRIBED}
+        return schema
 
 
 def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: OnAccept | None = None) -> FastAPI:
@@ -27,7 +46,8 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
     `mount` are further routers (the dashboard). `on_accept` is told of every accepted call of ``POST /v1/events``, in a
     worker thread, after the events are stored; what it raises is logged and changes no answer.
     """
-    app = FastAPI(
+    metrics = Metrics(runtime)
+    app = _Gateway(
         title="sourcebus",
         version=__version__,
         description="Keeps a search index fresh: change signals in, searchable documents out.",
@@ -35,14 +55,13 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
         redoc_url=None,
         redirect_slashes=False,
     )
-    metrics = Metrics(runtime)
+    app.hooks = Shield(hooks.Door(runtime, metrics), runtime.settings, metrics.measure)
     app.add_middleware(Shield, settings=runtime.settings, measure=metrics.measure)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(SourcebusError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     for router in (
-        hooks.router(runtime, metrics),  # first: this is where the most requests go
         events.router(runtime, on_accept),
         sources.router(runtime),
         search.router(runtime),

@@ -1,8 +1,8 @@
 """``/hooks/{source_id}``: where providers send webhooks. Answered when the events are stored, and only then with 2xx.
 
 The order of the checks is that of their cost: is there such a hook, is it too often, is it too large; then the connector
-proves the raw bytes, then it parses them. The route does without FastAPI's reading of parameters, because this is the one
-address that has to take thousands of requests a second.
+proves the raw bytes, then it parses them. This is the one address that has to take thousands of requests a second, so nothing of
+FastAPI's is around it but the shield: its layers would cost twice of what is done here.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
-from typing import Any, Final, NoReturn
-from urllib.parse import parse_qsl
+from typing import Final, NoReturn
+from urllib.parse import parse_qsl, unquote
 
 import structlog
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sourcebus.errors import InvalidInput, SourcebusError, UnknownSource, Unverified
 from sourcebus.gateway.metrics import Metrics
 from sourcebus.gateway.problems import RETRY_AFTER_S, Problem, answer, problem_of
-from sourcebus.gateway.requests import SourceId, in_thread, require_media_type
+from sourcebus.gateway.requests import in_thread, require_media_type
 from sourcebus.intake import Hook, Parcel
 from sourcebus.intake.hooks import detail_of
 from sourcebus.model import Delivery, Heard, JsonObject, Reply
@@ -60,52 +60,16 @@ _RESULTS: Final = {
 }
 """What a delivery was taken for, by the problem it was answered with; "failed" by any other."""
 
+METHODS: Final = ("POST", "GET", "OPTIONS")
+
 _log = structlog.get_logger(__name__)
 
 
-def router(runtime: Runtime, metrics: Metrics) -> APIRouter:
-    routes = APIRouter(tags=["hooks"], default_response_class=Response, route_class=_Bare)
-    door = _Door(runtime, metrics)
+class Door:
+    """The ASGI application below ``/hooks/``. It raises `Problem`s; the shield around it answers with them."""
 
-    async def with_token(request: Request, source_id: SourceId, token: str) -> Response:
-        return await door.answer(request, source_id, token)
-
-    async def without(request: Request, source_id: SourceId) -> Response:
-        return await door.answer(request, source_id, None)
-
-    for method, summary in (
-        ("POST", "What a provider sends"),
-        ("GET", "A provider's handshake"),
-        ("OPTIONS", "A provider's handshake (CloudEvents)"),
-    ):
-        for path, endpoint in (("/hooks/{source_id:encoded}", without), ("/hooks/{source_id:encoded}/{token}", with_token)):
-            routes.add_api_route(
-                path,
-                endpoint,
-                methods=[method],
-                status_code=202 if method == "POST" else 200,
-                summary=summary,
-                description="The source's connector proves and reads it; see docs/webhooks.md.",
-                operation_id=f"{method.lower()}_hook{'_with_token' if endpoint is with_token else ''}",
-                openapi_extra={"requestBody": {"content": {"*/*": {}}}} if method == "POST" else None,
-            )
-    return routes
-
-
-class _Bare(APIRoute):
-    """Calls the endpoint with the path's parameters as they are."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            return await endpoint(request, **request.path_params)
-
-        return handle
-
-
-class _Door:
-    """Takes the deliveries of all sources."""
+    path = "/hooks/{source_id}"
+    """Its name in the metrics."""
 
     def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
         settings = runtime.settings
@@ -116,15 +80,21 @@ class _Door:
         self._said_s: dict[str, float] = {}
         self._told: dict[asyncio.AbstractEventLoop, Callable[[Sequence[Parcel]], object]] = {}
 
-    async def answer(self, request: Request, source_id: str, token: str | None) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        source_id, token = _address(scope)
+        if scope["method"] not in METHODS:
+            raise Problem("method", f"{scope['method']} {scope['path']}", headers={"Allow": ", ".join(METHODS)})
+        response = await self._answer(Request(scope, receive), source_id, token)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, source_id: str, token: str | None) -> Response:
         began_s = time.perf_counter()
         hook = await self._find(source_id, token)
-        delivery = _delivery(request, b"", self._public_url)
+        delivery = _delivery(request, self._public_url)
         try:
-            self._admit(hook, request)
-            body = await self._body(request)
-            if body:
-                delivery = _delivery(request, body, self._public_url)
+            self._admit(hook, delivery)
+            delivery = replace(delivery, body=await self._body(request))
             heard, result = await self._take(hook, delivery)
             response = _response(heard)
         except Problem as problem:
@@ -158,13 +128,13 @@ class _Door:
 
     # --- may it come in ------------------------------------------------------------------------------------------
 
-    def _admit(self, hook: Hook, request: Request) -> None:
+    def _admit(self, hook: Hook, delivery: Delivery) -> None:
         wait_s = self._pace.take(hook.source_id)
         if wait_s > 0:
             seconds = str(ceil(wait_s))
             raise Problem("too-often", f"possible again in {seconds} s", headers={"Retry-After": seconds})
-        if request.method == "POST" and hook.connector.webhook_media_types:
-            require_media_type(request, hook.connector.webhook_media_types)
+        if delivery.method == "POST" and hook.connector.webhook_media_types:
+            require_media_type(delivery.headers.get("content-type", ""), hook.connector.webhook_media_types)
 
     async def _body(self, request: Request) -> bytes:
         declared = request.headers.get("content-length", "")
@@ -291,14 +261,23 @@ def _unknown(source_id: str) -> Problem:
     return Problem("unknown-source", f"there is no source {source_id!r}", field="source_id")
 
 
-def _delivery(request: Request, body: bytes, public_url: str) -> Delivery:
+def _address(scope: Scope) -> tuple[str, str | None]:
+    """Source id and token in the raw path, which the shield has put in place. Problem 404 where it is another."""
+    parts = scope["path"].split("/")
+    if len(parts) not in (3, 4) or not all(parts[2:]):
+        raise Problem("not-found", f"{scope['method']} {scope['path']}", fix="/docs lists what there is")
+    return unquote(parts[2]), unquote(parts[3]) if len(parts) == 4 else None
+
+
+def _delivery(request: Request, public_url: str) -> Delivery:
+    """The request without its body, which is read later."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     sent: bytes = request.scope["query_string"]
     url = f"{public_url}{request.scope['path']}{'?' if sent else ''}{sent.decode('latin-1')}" if public_url else ""
-    return Delivery(request.method, headers, body, time.time_ns() // 1_000_000, _query(sent) if sent else {}, url)
+    return Delivery(request.method, headers, b"", time.time_ns() // 1_000_000, _query(sent) if sent else {}, url)
 
 
 def _query(sent: bytes) -> dict[str, str]:
@@ -321,3 +300,39 @@ def _handshake(reply: Reply) -> Response:
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise Problem("invalid", "holds what no header may", field="handshake")
     return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
+
+
+def _described() -> JsonObject:
+    """The hooks in the OpenAPI document."""
+    segment = {"name": "source_id", "in": "path", "required": True, "description": "the source's id, percent-encoded"}
+    token = {
+        "name": "token",
+        "in": "path",
+        "required": True,
+        "description": "the unguessable part of its address, if it has one",
+    }
+    paths = {"/hooks/{source_id}": [segment], "/hooks/{source_id}/{token}": [segment, token]}
+    return {
+        path: {method: _operation(method, path, parameters) for method in ("post", "get", "options")}
+        for path, parameters in paths.items()
+    }
+
+
+def _operation(method: str, path: str, parameters: Sequence[JsonObject]) -> JsonObject:
+    posts = method == "post"
+    answers = {"202": "its events are stored"} if posts else {"200": "the handshake's answer"}
+    answers |= {"401": "not proven", "404": "no such hook", "422": "proven, and makes no sense", "429": "too often"}
+    answers |= {"413": "too large", "415": "another media type", "503": "not stored: send it again"}
+    operation: JsonObject = {
+        "tags": ["hooks"],
+        "operationId": f"{method}_hook" + ("_with_token" if "token" in path else ""),
+        "summary": "What a provider sends" if posts else "A provider's handshake",
+        "description": "The source's connector proves and reads it. See docs/webhooks.md.",
+        "parameters": [one | {"schema": {"type": "string"}} for one in parameters],
+        "responses": {status: {"description": meaning} for status, meaning in answers.items()},
+    }
+    return operation | ({"requestBody": {"content": {"*/*": {"schema": {}}}}} if posts else {})
+
+
+DESCRIBED: Final = _described()
+"""The paths of the hooks for the OpenAPI document."""

@@ -99,7 +99,7 @@ async def read_object(request: Request, max_bytes: int, *, optional: bool = Fals
     body = await read_body(request, max_bytes)
     if optional and not body.strip():
         return {}
-    require_media_type(request, ("application/json",))
+    require_media_type(request.headers.get("content-type", ""), ("application/json",))
     value = parse_json(body)
     if not isinstance(value, dict):
         raise Problem("invalid", "the body is not an object", fix="send {…}")
@@ -115,9 +115,8 @@ def _deeper_than(value: object, levels: int) -> bool:
     return levels <= 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
-def require_media_type(request: Request, known: Sequence[str]) -> str:
-    """The body's media type without its parameters; Problem 415 if it is none of `known`, or not in UTF-8."""
-    sent = request.headers.get("content-type", "")
+def require_media_type(sent: str, known: Sequence[str]) -> str:
+    """The media type of a Content-Type without its parameters; Problem 415 if it is none of `known`, or not in UTF-8."""
     media_type, _, parameters = sent.partition(";")
     media_type = media_type.strip().lower()
     charset = parameters.lower().replace(" ", "").replace('"', "").partition("charset=")[2].partition(";")[0]
