@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.hammer PORT COUNT CONNECTIONS RATE``: so many deliveries over so many connections; at RATE a second, or,
 where that is 0, each connection its next one as soon as the last is answered. At a steady rate a request's time begins when it
-was due, so that a receiver that stands still is charged for all who wait (no coordinated omission). Writes what it found as JSON.
+was due, so that a receiver that stands still is charged for all who wait (no coordinated omission). Writes JSON.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Line(asyncio.Protocol):
         self.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del exc
         self._work.lost += not self._work.done.is_set()
         self._work.done.set()
 

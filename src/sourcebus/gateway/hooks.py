@@ -1,8 +1,8 @@
 """``/hooks/{source_id}``: where providers send webhooks. Answered when the events are stored, and only then with 2xx.
 
 The order of the checks is that of their cost: is there such a hook, is it too often, is it too large; then the connector
-proves the raw bytes, then it parses them. This is the one address that has to take thousands of requests a second, so nothing of
-FastAPI's is around it but the shield: its layers would cost twice of what is done here.
+proves the raw bytes, then it parses them. This is the one address that has to take thousands of requests a second, so of all
+the layers only the shield is around it: FastAPI's would cost twice of what is done here.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Door:
         self._pace = _Pace(settings.hook_rate)
         self._reading_bytes = 0
         self._said_s: dict[str, float] = {}
+        self._looking: dict[str, asyncio.Future[Hook]] = {}
         self._told: dict[asyncio.AbstractEventLoop, Callable[[Sequence[Parcel]], object]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,9 +113,9 @@ class Door:
 
     async def _find(self, source_id: str, token: str | None) -> Hook:
         try:
-            hook = self._hooks.cached(source_id) or await in_thread(self._hooks.look, source_id)
+            hook = self._hooks.cached(source_id) or await self._look(source_id)
             if not hook.admits(token) and self._hooks.may_have_changed(hook):
-                hook = await in_thread(self._hooks.look, source_id)
+                hook = await self._look(source_id)
         except UnknownSource:
             raise _unknown(source_id) from None
         except InvalidInput as error:
@@ -125,6 +126,15 @@ class Door:
         if not hook.hears:
             raise Problem("no-hook", f"the connector of {source_id!r} hears nothing", fix="poll it, or POST /v1/events")
         return hook
+
+    async def _look(self, source_id: str) -> Hook:
+        """`Hooks.look`, once for all who ask at the same time."""
+        looking = self._looking.get(source_id)
+        if looking is None:
+            looking = asyncio.get_running_loop().run_in_executor(None, self._hooks.look, source_id)
+            self._looking[source_id] = looking
+            looking.add_done_callback(lambda _done: self._looking.pop(source_id, None))
+        return await asyncio.shield(looking)
 
     # --- may it come in ------------------------------------------------------------------------------------------
 
@@ -197,7 +207,7 @@ class Door:
             if not self._hooks.may_have_changed(hook):
                 raise
         # Its secret, or its subscription, may be newer than what was looked up.
-        return await _judged(await in_thread(self._hooks.look, hook.source_id), delivery)
+        return await _judged(await self._look(hook.source_id), delivery)
 
     async def _store(self, hook: Hook, heard: Heard, received_at_ms: int) -> bool:
         """Whether it had been stored before."""
