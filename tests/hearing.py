@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from sourcebus.connectors import Connector, register
 from sourcebus.connectors.credentials import Credentials
@@ -53,19 +53,27 @@ class Unsigned(Deaf):
         if delivery.method == "GET":
             return Heard(reply=Reply(delivery.query.get("challenge", "").encode()))
         body = parse_json_object(delivery.body)
-        objects: list[Any] = body.get("objects", [])
-        if not all(isinstance(one, str) for one in objects):
-            raise InvalidInput("body.objects", "holds something else than texts", "send texts")
+        objects, lost = _texts(body, "objects"), _texts(body, "lost")
+        keep = body.get("keep")
+        if not (keep is None or (isinstance(keep, str) and keep)):
+            raise InvalidInput("body.keep", "is no text", "send the id of a subscription")
         changes = [Change(one) for one in objects]
         if "scan" in body:
             changes.append(Change(str(body["scan"]), ChangeKind.SCAN))
         return Heard(
             changes,
             delivery_id=delivery.headers.get("x-delivery"),
-            lost=body.get("lost", ()),
-            keep=Subscription(body["keep"], secret="kept safe") if "keep" in body else None,
+            lost=lost,
+            keep=Subscription(keep, secret="kept safe") if keep else None,
             note=str(body.get("note", "")),
         )
+
+
+def _texts(body: Mapping[str, Any], name: str) -> list[str]:
+    found: Any = body.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in cast("list[object]", found)):
+        raise InvalidInput(f"body.{name}", "is no list of texts", "send texts")
+    return cast("list[str]", found)
 
 
 class Signed(Unsigned):

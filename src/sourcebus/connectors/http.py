@@ -180,8 +180,8 @@ def quota_of(headers: Mapping[str, str]) -> QuotaLeft | None:
 
 def _read(response: httpx.Response, max_bytes: int) -> None:
     declared = response.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise ObjectUnreadable("too_large", f"is {declared} bytes long, more than {max_bytes}")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise ObjectUnreadable("too_large", f"is {declared[:19]} bytes long, more than {max_bytes}")
     read, chunks = 0, list[bytes]()
     for chunk in response.iter_bytes():
         read += len(chunk)

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from sourcebus.errors import InvalidInput, SourcebusError, UnknownSource, Unverified
 from sourcebus.gateway.metrics import Metrics
 from sourcebus.gateway.problems import RETRY_AFTER_S, Problem, answer, problem_of
-from sourcebus.gateway.requests import in_thread, require_media_type
+from sourcebus.gateway.requests import declares_more, in_thread, require_media_type
 from sourcebus.intake import Hook, Parcel
 from sourcebus.intake.hooks import detail_of
 from sourcebus.model import Delivery, Heard, JsonObject, Reply
@@ -147,8 +147,7 @@ class Door:
             require_media_type(delivery.headers.get("content-type", ""), hook.connector.webhook_media_types)
 
     async def _body(self, request: Request) -> bytes:
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_bytes * _DRAIN_FACTOR:
+        if declares_more(request, self._max_bytes * _DRAIN_FACTOR):
             self._too_large()
         chunks, kept, read, more = list[bytes](), 0, 0, True
         try:
