@@ -76,6 +76,8 @@ class Sent:
         headers = {"host": "localhost", "content-type": "application/json", "x-delivery": f"{number % 5_000}", **proof}
         for _ in range(random.choice((0, 0, 1, 3))):
             headers[random.choice(_NAMES)] = random.choice(_VALUES)
+        if headers["x-delivery"] != f"{number % 5_000}":
+            self.objects = []  # several have this id, and all but the first are the same delivery again
         if random.random() < 0.05:
             self.path = random.choice(_PATHS)
         self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -17,7 +17,7 @@ from sourcebus.errors import SourcebusError
 from sourcebus.gateway import dead_letters, deliveries, docs, events, health, hooks, search, sources
 from sourcebus.gateway.events import OnAccept
 from sourcebus.gateway.metrics import Metrics
-from sourcebus.gateway.problems import Problem, problem_of
+from sourcebus.gateway.problems import Problem, describe_problems, problem_of
 from sourcebus.gateway.shield import Shield
 from sourcebus.model import JsonObject
 from sourcebus.runtime import Runtime
@@ -35,9 +35,11 @@ class _Gateway(FastAPI):
             await super().__call__(scope, receive, send)
 
     def openapi(self) -> JsonObject:
-        schema = super().openapi()
-        schema["paths"] = {**schema["paths"], **hooks.DESCRIBED}
-        return schema
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["paths"] = {**schema["paths"], **hooks.DESCRIBED}
+            describe_problems(schema)
+        return cast("JsonObject", self.openapi_schema)
 
 
 def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: OnAccept | None = None) -> FastAPI:

@@ -329,9 +329,7 @@ def _described() -> JsonObject:
 
 def _operation(method: str, path: str, parameters: Sequence[JsonObject]) -> JsonObject:
     posts = method == "post"
-    answers = {"202": "its events are stored"} if posts else {"200": "the handshake's answer"}
-    answers |= {"401": "not proven", "404": "no such hook", "422": "proven, and makes no sense", "429": "too often"}
-    answers |= {"413": "too large", "415": "another media type", "503": "not stored: send it again"}
+    answers = {"202": "its events are stored", "200": "the handshake's answer"} if posts else {"200": "the handshake's answer"}
     operation: JsonObject = {
         "tags": ["hooks"],
         "operationId": f"{method}_hook" + ("_with_token" if "token" in path else ""),

@@ -21,6 +21,7 @@ from sourcebus.errors import (
     UnknownSource,
     Unverified,
 )
+from sourcebus.model import JsonObject
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -120,3 +121,24 @@ def problem_of(error: SourcebusError) -> Problem | None:
 
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+def describe_problems(schema: JsonObject) -> None:
+    """Says in the OpenAPI document that every call may be answered with a problem."""
+    texts = {name: {"type": "string"} for name in ("type", "title", "detail", "field", "fix")}
+    schema.setdefault("components", {})["schemas"] = {
+        "Problem": {
+            "type": "object",
+            "description": "RFC 9457: what went wrong, the field that is meant, and what to do.",
+            "required": ["type", "title", "status", "detail"],
+            "properties": texts | {"status": {"type": "integer"}},
+        }
+    }
+    problem = {
+        "description": "a problem",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = problem
