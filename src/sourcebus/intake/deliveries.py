@@ -166,7 +166,7 @@ def _line(noted: Noted) -> DeliveryLine:
         query={name: _masked(name, value, _SECRET_FIELD, noted.secrets) for name, value in one.query.items()},
         body_bytes=noted.body_bytes,
         duration_ms=round(noted.duration_ms, 2),
-        detail=cast("JsonObject", hide_secrets(noted.detail)),
+        detail=cast("JsonObject", _without_any(hide_secrets(noted.detail), noted.secrets)),
         delivery=one if noted.body_bytes <= KEPT_BODY_BYTES else None,
     )
 
@@ -181,6 +181,14 @@ def _without(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _without_any(value: object, secrets: Sequence[str]) -> object:
+    if isinstance(value, str):
+        return _without(value, secrets)
+    if isinstance(value, dict):
+        return {name: _without_any(inner, secrets) for name, inner in cast("JsonObject", value).items()}
+    return [_without_any(inner, secrets) for inner in cast("list[object]", value)] if isinstance(value, list) else value
 
 
 def _shown_body(delivery: Delivery) -> str:
