@@ -65,16 +65,13 @@ def parse_form_body(body: bytes, field: str = "body") -> Mapping[str, str]:
 
 def _check_depth(value: object, field: str) -> None:
     level, depth = [value], 0
-    while level:
+    while level := [one for one in level if isinstance(one, (dict, list))]:
+        depth += 1
         if depth > MAX_DEPTH:
             _too_deep(field)
-        depth += 1
         inner: list[object] = []
         for one in level:
-            if isinstance(one, dict):
-                inner += cast("dict[str, object]", one).values()
-            elif isinstance(one, list):
-                inner += cast("list[object]", one)
+            inner += cast("dict[str, object]", one).values() if isinstance(one, dict) else cast("list[object]", one)
         level = inner
 
 
