@@ -86,7 +86,7 @@ class Sent:
 
     async def through(self, app: FastAPI) -> int:
         """The status of the answer, 0 where none came because the client had left."""
-        scope = {
+        scope: dict[str, object] = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -102,7 +102,7 @@ class Sent:
         }
         parts = [self.body] if self.cut is None else [self.body[: self.cut], self.body[self.cut :]]
         messages = iter(
-            [{"type": "http.request", "body": part, "more_body": at + 1 < len(parts)} for at, part in enumerate(parts)]
+            [dict[str, object](type="http.request", body=part, more_body=at + 1 < len(parts)) for at, part in enumerate(parts)]
         )
         status = 0
 

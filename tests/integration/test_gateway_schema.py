@@ -16,8 +16,7 @@ from hypothesis.errors import Unsatisfiable
 from pydantic import SecretStr
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
-from schemathesis.specs.openapi.schemas import OpenApiSchema
+from schemathesis.specs.openapi import checks
 from tests.hearing import SECRET, register_all
 
 from sourcebus.gateway import create_app
@@ -28,7 +27,7 @@ register_all()
 
 
 @pytest.fixture(scope="module")
-def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSchema]:
+def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The document of a gateway with a source of each kind, so that ids that are there are met."""
     folder: Path = tmp_path_factory.mktemp("schema")
     settings = Settings(
@@ -47,14 +46,14 @@ def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Op
 
 
 # What a source's config must hold is known to its connector, and a delivery must be signed: no schema can say either.
-NOT_JUDGED: Any = [positive_data_acceptance]
+NOT_JUDGED = [cast("Any", checks).positive_data_acceptance]
 
 
-@pytest.mark.parametrize("mode", GenerationMode.all())
-def test_the_answers_are_as_the_document_says(api: OpenApiSchema, mode: GenerationMode) -> None:
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_the_answers_are_as_the_document_says(api: Any, mode: GenerationMode) -> None:
     wrong: dict[str, str] = {}
     for found in api.get_all_operations():
-        operation: Any = cast("Any", found).ok()
+        operation = found.ok()
         if operation.path == "/readyz":
             continue  # 503 without a worker, as it should be
         try:

@@ -6,7 +6,7 @@ A proof says who sent it, not that it is harmless: a body of 25 MB may hold ten 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl
 
@@ -64,15 +64,23 @@ def parse_form_body(body: bytes, field: str = "body") -> Mapping[str, str]:
 
 
 def _check_depth(value: object, field: str) -> None:
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, (dict, list))]:
+    level, depth = _inside([value]), 0
+    while level:
         depth += 1
         if depth > MAX_DEPTH:
             _too_deep(field)
-        inner: list[object] = []
-        for one in level:
-            inner += cast("dict[str, object]", one).values() if isinstance(one, dict) else cast("list[object]", one)
-        level = inner
+        level = _inside([inner for one in level for inner in one])
+
+
+def _inside(values: Sequence[object]) -> list[Sequence[object]]:
+    """What the objects and lists among `values` hold, each by itself."""
+    found: list[Sequence[object]] = []
+    for one in values:
+        if isinstance(one, dict):
+            found.append(list(cast("dict[str, object]", one).values()))
+        elif isinstance(one, list):
+            found.append(cast("list[object]", one))
+    return found
 
 
 def _too_deep(field: str) -> NoReturn:

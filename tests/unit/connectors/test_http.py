@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _served() -> Iterator[Server]:
+def _served() -> Generator[Server]:
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -140,11 +140,13 @@ def test_other_schemes_are_paths_below_the_base(api: Api, server: Server, scheme
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255",
-     "::1", "::", "fe80::1", "fe80::1%lo", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1",
-     "64:ff9b::a9fe:a9fe", "2001:db8::1", "2001:0:7f00:1::", "192.0.2.1", "198.18.0.1", "::127.0.0.1",
-     "localhost", "no-such-name.invalid", "", "x" * 300, "a..b"],
-)  # fmt: skip
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
+        *("255.255.255.255", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fe80::1%lo", "fc00::1", "ff02::1"),
+        *("::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
+        *("2001:db8::1", "2001:0:7f00:1::", "::127.0.0.1", "localhost", "no-such-name.invalid", "", "x" * 300, "a..b"),
+    ],
+)
 def test_what_is_not_public(host: str) -> None:
     assert public_address(host, 80) is None
 
@@ -265,9 +267,12 @@ def test_what_is_left_is_told_once(api: Api, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("value", "wait_ms"),
-    [("3", 3_000), ("0", 0), ("1.5", 1_500), (" 2 ", 2_000), ("-5", 0), ("1e9", 86_400_000), ("", None), ("soon", None), ("nan", None),
-     ("inf", 86_400_000), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 99 Oct 2015", None), ("9" * 5_000, 86_400_000)],
-)  # fmt: skip
+    [
+        *(("3", 3_000), ("0", 0), ("1.5", 1_500), (" 2 ", 2_000), ("-5", 0), ("1e9", 86_400_000), ("inf", 86_400_000)),
+        *(("", None), ("soon", None), ("nan", None), ("Wed, 99 Oct 2015", None), ("9" * 5_000, 86_400_000)),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
 def test_retry_after_in_each_of_its_forms(value: str, wait_ms: int | None) -> None:
     assert retry_after_ms({"retry-after": value}) == wait_ms
 
