@@ -40,6 +40,7 @@ class Metrics:
         requests, seconds = telemetry.HTTP_REQUESTS, telemetry.HTTP_SECONDS
         self._requests = Counter(requests.name, requests.help, requests.labels, registry=self.registry)
         self._seconds = Histogram(seconds.name, seconds.help, seconds.labels, buckets=seconds.buckets, registry=self.registry)
+        self._measured: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         deliveries = telemetry.DELIVERIES
         self._deliveries = Counter(deliveries.name, deliveries.help, deliveries.labels, registry=self.registry)
         self._counters: dict[tuple[str, str], Counter] = {}
@@ -48,9 +49,15 @@ class Metrics:
 
     def measure(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request answered. `route` is its template, so that ids in paths make no new series."""
-        known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT") else "(other)"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        measured = self._measured.get((method, route, status))
+        if measured is None:
+            known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT") else "(other)"
+            measured = self._requests.labels(known, route, str(status)), self._seconds.labels(route)
+            if known == method:  # finding them by their labels costs more than counting
+                self._measured[method, route, status] = measured
+        requests, duration = measured
+        requests.inc()
+        duration.observe(seconds)
 
     def count_delivery(self, source_id: str, result: str) -> None:
         """One request to a source's hook, by what it was taken for."""
