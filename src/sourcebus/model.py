@@ -124,7 +124,8 @@ class Quota:
 class Source:
     """A place that documents come from. `config` belongs to the connector; `secret` never leaves the process.
 
-    None in `quota`, `window_ms`, `poll_interval_s` or `reconcile_interval_s` means: what the connector recommends.
+    `hook_token` is the unguessable end of its hook's address, where its provider cannot sign. None in `quota`, `window_ms`,
+    `poll_interval_s` or `reconcile_interval_s` means: what the connector recommends.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Source:
     paused: bool = False
     weight: float = 1.0
     secret: str | None = field(default=None, repr=False)
+    hook_token: str | None = field(default=None, repr=False)
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -258,6 +260,28 @@ class Heard:
     renew: Sequence[str] = ()
     keep: Subscription | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLine:
+    """One line of a source's deliveries log: what came, what it was taken for and what followed.
+
+    `result` is a word of `sourcebus.intake.deliveries.RESULTS`, `detail` a small JSON object for people. `headers` and `query`
+    have their secrets masked. `delivery` is the whole request, encrypted at rest; None where it was not kept: there is no key
+    to encrypt it with, or its body is too long. `id` is given by the catalog.
+    """
+
+    source_id: str
+    at_ms: int
+    method: str
+    result: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body_bytes: int
+    duration_ms: float
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    delivery: Delivery | None = field(default=None, repr=False)
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from sourcebus.clock import Clock, SystemClock
 from sourcebus.connectors import Connector, registry
 from sourcebus.consumer import Bound, Feed, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
 from sourcebus.desk import Desk
-from sourcebus.intake import Housekeeping, Intake, Sources, Subscriptions, WatchRunner, hook_url
+from sourcebus.intake import Hooks, Housekeeping, Intake, Sources, Subscriptions, WatchRunner
 from sourcebus.model import Source, SourceChanged
 from sourcebus.settings import Settings
 from sourcebus.sinks import Sink
@@ -41,10 +41,17 @@ class Bindings:
 
     def get(self, source_id: str) -> Bound:
         """At most a second behind the catalog. UnknownSource, CatalogUnavailable, InvalidInput (a config refused now)."""
+        return self._get(source_id, _BINDING_MS)
+
+    def newest(self, source_id: str) -> Bound:
+        """As the catalog has it now; raises as `get` does."""
+        return self._get(source_id, 0)
+
+    def _get(self, source_id: str, behind_ms: float) -> Bound:
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             looked_ms, bound = self._bound.get(source_id, (0.0, None))
-            if bound and now_ms - looked_ms < _BINDING_MS:
+            if bound and now_ms - looked_ms < behind_ms:
                 return bound
             source = self._catalog.source(source_id)
             if bound is None or bound.source != source:
@@ -72,6 +79,7 @@ class Runtime:
     sources: Sources
     subscriptions: Subscriptions
     intake: Intake
+    hooks: Hooks
     desk: Desk
     housekeeping: Housekeeping
     invite: Invite
@@ -118,13 +126,15 @@ class Runtime:
     @property
     def hook_url(self) -> Callable[[str], str] | None:
         """Gives the public address that a source's provider delivers to; None: this installation has none."""
-        public_url = self.settings.public_url
-        return None if public_url is None else lambda source_id: hook_url(public_url, source_id)
+        if self.settings.public_url is None:
+            return None
+        return lambda source_id: self.sources.hook_url(self.catalog.source(source_id)) or ""
 
     def _store(self, events: Sequence[SourceChanged]) -> None:
         self.intake.accept(events)
 
     def close(self) -> None:
+        self.hooks.close()
         self.bindings.close()
         self.bus.close()
         self.catalog.close()
@@ -156,16 +166,29 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
     key = settings.secret_key.get_secret_value() if settings.secret_key else None
     catalog = Catalog.open(settings.database_url, secret_key=key)
     subscriptions = Subscriptions(catalog, bus, clock, connect, invite, settings.public_url)
-    sources = Sources(catalog, bus, _create, invite, subscriptions)
+    sources = Sources(catalog, bus, _create, invite, subscriptions, public_url=settings.public_url or settings.api_url)
+    intake = Intake(bus, sources, clock, invite)
+    bindings = Bindings(catalog, connect, clock)
+    hooks = Hooks(
+        catalog,
+        bus,
+        intake,
+        clock,
+        bindings.newest,
+        subscriptions.heard,
+        most_seen=settings.hook_seen,
+        keep_logged=settings.hook_log,
+    )
     return Runtime(
         settings=settings,
         clock=clock,
         bus=bus,
         catalog=catalog,
-        bindings=Bindings(catalog, connect, clock),
+        bindings=bindings,
         sources=sources,
         subscriptions=subscriptions,
-        intake=Intake(bus, sources, clock, invite),
+        intake=intake,
+        hooks=hooks,
         desk=Desk(bus, catalog, connect, settings.data_dir),
         housekeeping=Housekeeping(
             bus, catalog, sources, subscriptions, clock, invite, stay_warm=settings.waiting_consumers > 0

@@ -45,6 +45,17 @@ HTTP_SECONDS: Final = Metric(
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 
+DELIVERIES: Final = Metric(
+    "sourcebus_deliveries_total",
+    "counter",
+    "requests to a source's hook, by what they were taken for: stored, duplicate, handshake, nothing, unverified, invalid, "
+    "refused or failed",
+    ("source", "result"),
+)
+UNLOGGED: Final = Metric(
+    "sourcebus_deliveries_not_logged_total", "counter", "deliveries that came faster than the deliveries log takes them"
+)
+
 UP: Final = Metric(
     "sourcebus_up", "gauge", "1 if the part answers, 0 if not; its other metrics are absent while it is 0", ("part",)
 )
@@ -133,6 +144,8 @@ DOCUMENTS: Final = Metric("sourcebus_catalog_documents", "gauge", "searchable do
 METRICS: Final[tuple[Metric, ...]] = (
     HTTP_REQUESTS,
     HTTP_SECONDS,
+    DELIVERIES,
+    UNLOGGED,
     UP,
     SOURCES,
     PENDING,
@@ -189,9 +202,12 @@ EVENTS: Final[Mapping[str, str]] = {
     "connectors.watching": "a source's folder is being watched",
     "cursor_expired": "a change feed cannot go on from where it was; the scope is listed as a whole",
     "deletes_held": "a listing would delete more of a source than it may; nothing was deleted",
+    "deliveries_not_logged": "lines of the deliveries log could not be stored; the events of those deliveries are",
+    "deliveries_refused": "a source's hook refuses what is sent to it; at most one line a minute and source",
     "extraction_failed": "an object could not be extracted; it is tried again, or is a dead letter now",
     "extraction_timeout": "an extraction runs longer than it may; its lease is given up",
     "heartbeat_failed": "leases could not be extended",
+    "hook_unusable": "a source's hook cannot be used because of how the source is set; its deliveries are answered 503",
     "http_error": "a request failed in a way nobody foresaw; `error_id` is what the client was told",
     "http_hook_failed": "events were stored, but what should happen right afterwards failed; the tick makes up for it",
     "http_scrape_failed": "a part did not answer while metrics were collected",

@@ -100,6 +100,8 @@ def _a_life(bus: Bus, clock: ManualClock) -> None:
     bus.emit([SourceChanged("c", f"o{n}", signal=Signal.RECONCILE) for n in range(3)])
     bus.emit(SourceChanged("b", "", ChangeKind.SCAN))
     bus.refresh("a", "o1")
+    bus.remember([("a", "d1"), ("b", "d1")], keep_ms=1_000, most=1)
+    bus.remembered([("a", "d1")])
     bus.claim(0, consumer="w", wait_ms=100)
     leases = bus.claim(10, consumer="w", wait_ms=100).leases
     bus.emit(SourceChanged("a", "o1"))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -237,6 +238,16 @@ class Bus:
             raise UnknownSource(source_id)
         return Refreshed(status.decode(), until_ms or None, _tokens(tokens))
 
+    def remembered(self, deliveries: Sequence[tuple[str, str]]) -> list[bool]:
+        """For each (source id, the provider's id of a delivery): whether `remember` was told of it."""
+        return [bool(seen) for seen in self._run("heard", 0, 0, *_digests(deliveries))] if deliveries else []
+
+    def remember(self, deliveries: Sequence[tuple[str, str]], *, keep_ms: int, most: int) -> None:
+        """Deliveries whose events are stored: `heard` knows them for `keep_ms`, the last `most` of each source."""
+        _check_positive("keep_ms", keep_ms)
+        if deliveries:
+            self._run("heard", keep_ms, most, *_digests(deliveries))
+
     # --- leases --------------------------------------------------------------------------------------------------
 
     def claim(
@@ -466,6 +477,15 @@ class Bus:
             except RedisError:  # managed servers forbid CONFIG
                 config = {}
         return info | {_text(key): _text(value) for key, value in config.items()}
+
+
+def _digests(deliveries: Sequence[tuple[str, str]]) -> list[Arg]:
+    # A provider's id may be long and of any characters; 12 bytes of its hash are enough to tell deliveries apart.
+    return [
+        part
+        for source_id, delivery_id in deliveries
+        for part in (keys.encode_ref(source_id), b64encode(blake2b(keys.encode_ref(delivery_id), digest_size=12).digest()))
+    ]
 
 
 def _text(raw: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from sqlalchemy import text
 
+from sourcebus.catalog.deliveries import DeliveryTable
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.listings import ListingTable
 from sourcebus.catalog.maintenance import Maintenance
@@ -19,7 +20,7 @@ from sourcebus.catalog.subscriptions import SubscriptionTable
 from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.errors import CatalogUnavailable
-from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Subscription, Version
+from sourcebus.model import DeliveryLine, Hit, JsonObject, Outcome, Source, StoryLine, Subscription, Version
 
 
 class Catalog:
@@ -35,6 +36,7 @@ class Catalog:
         self._objects = ObjectTable(database)
         self._listings = ListingTable(database)
         self._subscriptions = SubscriptionTable(database, vault, clock)
+        self._deliveries = DeliveryTable(database, vault)
         self._maintenance = Maintenance(database, clock)
 
     @classmethod
@@ -95,6 +97,22 @@ class Catalog:
         It is gone from every answer at once; its rows follow in bounded transactions before the call returns.
         """
         return self._maintenance.remove_source(source_id)
+
+    def log_deliveries(self, lines: Sequence[tuple[DeliveryLine, bool]], *, keep: int, keep_refused: int) -> None:
+        """Store lines of the deliveries log, each with whether it was refused, in one transaction.
+
+        Of each source the newest `keep` stay, and of those refused the newest `keep_refused`. Requests are encrypted; without
+        a key only the lines are kept. Lines of sources that are not there any more are left out.
+        """
+        self._deliveries.add(lines, keep=keep, keep_refused=keep_refused)
+
+    def deliveries(self, source_id: str, *, after: int | None = None, limit: int = 100) -> list[DeliveryLine]:
+        """At most `limit` lines of a source's deliveries log, newest first, older than the line `after`; without requests."""
+        return self._deliveries.list(source_id, after, limit)
+
+    def delivery(self, line_id: int) -> DeliveryLine | None:
+        """One line of the deliveries log with its request, None where there is none (any more)."""
+        return self._deliveries.get(line_id)
 
     def state(self, source_id: str) -> JsonObject:
         """The small facts of a source's day, as `set_state` left them."""

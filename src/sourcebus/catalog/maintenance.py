@@ -12,7 +12,7 @@ from sourcebus.catalog.keys import to_bytes
 from sourcebus.catalog.listings import purge_listings, purge_orphans
 from sourcebus.catalog.objects import LIVE_STATES
 from sourcebus.catalog.settle import remove_documents
-from sourcebus.catalog.tables import PARTS, cursors, objects, sources, stories, subscriptions, upkeeps
+from sourcebus.catalog.tables import PARTS, cursors, deliveries, objects, sources, stories, subscriptions, upkeeps
 from sourcebus.clock import Clock
 from sourcebus.errors import UnknownSource
 
@@ -52,7 +52,7 @@ class Maintenance:
                 select(live, func.max(objects.c.fence)).where(objects.c.source_no == source.no)
             ).one()
             floor = source.fence_floor if fence is None else max(fence, source.fence_floor)
-            emptied = {"secret": None, "config": "{}", "state": "{}"}
+            emptied = {"secret": None, "hook_token": None, "config": "{}", "state": "{}"}
             removed = emptied | {"removed_at_ms": self._clock.now_ms(), "fence_floor": floor}
             connection.execute(update(sources).where(sources.c.no == source.no).values(removed))
             return source.no, count
@@ -79,7 +79,7 @@ class Maintenance:
         """Delete the rows of one chunk of a removed source's objects; how many those were. 0: nothing is left."""
 
         def work(connection: Connection) -> int:
-            for table in (cursors, subscriptions, upkeeps):
+            for table in (cursors, subscriptions, upkeeps, deliveries):
                 connection.execute(delete(table).where(table.c.source_no == no))
             purge_listings(connection, no)
             query = select(objects.c.id, objects.c.documents).where(objects.c.source_no == no).limit(_CHUNK)

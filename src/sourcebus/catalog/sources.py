@@ -126,6 +126,7 @@ class SourceTable:
             "paused": source.paused,
             "weight": source.weight,
             "secret": self._vault.lock(source.secret),
+            "hook_token": self._vault.lock(source.hook_token, "hook_token"),
         }
 
     def _source(self, row: Row[Any]) -> Source:
@@ -143,6 +144,7 @@ class SourceTable:
             paused=row.paused,
             weight=row.weight,
             secret=self._vault.unlock(row.secret, source_id),
+            hook_token=self._vault.unlock(row.hook_token, source_id),
             created_at=from_ms(row.created_at_ms),
             updated_at=from_ms(row.updated_at_ms),
         )

@@ -34,6 +34,7 @@ sources = Table(
     Column("paused", Boolean, nullable=False),
     Column("weight", Float, nullable=False),
     Column("secret", LargeBinary),  # a Fernet token, see `vault`
+    Column("hook_token", LargeBinary),  # another
     Column("state", Text, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
@@ -159,6 +160,18 @@ upkeeps = Table(
     Column("failures", Integer, nullable=False),
     Column("error", Text),
     Index("upkeeps_due", "due_at_ms"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    # Those that prove nothing are kept apart, and fewer of them, so that they cannot push out the others.
+    Column("refused", Boolean, nullable=False),
+    Column("line", Text, nullable=False),  # what is shown
+    Column("sealed", LargeBinary),  # the whole request: compressed, then a Fernet token, see `vault`
+    Index("deliveries_source", "source_no", "refused", "id"),
 )
 
 document_words = Table(

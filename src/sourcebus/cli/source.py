@@ -110,10 +110,18 @@ def list_(
 
 
 @app.command("show")
-def show(id: IdArgument, as_json: JsonOption = False, data: DataOption = None) -> None:
-    """Show how a source is set. Its secret is never shown."""
+def show(
+    id: IdArgument,
+    hook: Annotated[bool, typer.Option("--hook", help="Also the address that its provider has to send webhooks to.")] = False,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Show how a source is set. Its secret is never shown; the address of its hook, which may be one too, only if asked for."""
     with opened(data) as runtime:
-        shown = runtime.sources.show(runtime.catalog.source(id)) | runtime.desk.staleness(id)
+        source = runtime.catalog.source(id)
+        shown = runtime.sources.show(source) | runtime.desk.staleness(id)
+        if hook:
+            shown["hook_url"] = runtime.sources.hook_url(source)
     if as_json:
         say_json(shown)
         return
@@ -135,6 +143,9 @@ def set_(
     weight: WeightOption = None,
     secret_env: SecretEnvOption = None,
     secret_file: SecretFileOption = None,
+    new_hook: Annotated[
+        bool, typer.Option("--new-hook", help="Give its unsigned hook a new address; the old one ends.")
+    ] = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -144,7 +155,7 @@ def set_(
     fields["reconcile_interval_s"] = reconcile_interval_s
     fields["secret"] = _secret(secret_env, secret_file)
     fields = {name: value for name, value in fields.items() if value is not None}
-    if not (fields or quota or config):
+    if not (fields or quota or config or new_hook):
         raise InvalidInput("source set", "nothing to change was named", "see sourcebus source set --help")
     with opened(data, inviting=True) as runtime:
         known = runtime.catalog.source(id)
@@ -153,6 +164,8 @@ def set_(
         if config:
             merged = {**known.config, **_config(known.connector, config)}
             fields["config"] = {name: value for name, value in merged.items() if value is not None}
+        if new_hook:
+            runtime.sources.new_hook(id)
         shown = runtime.sources.show(runtime.sources.change(id, **fields))
     if as_json:
         say_json(shown)

@@ -50,6 +50,17 @@ class Connector(abc.ABC):
     cursor_version: int = 1
     """Raised when this connector's cursors mean something else than before: what is stored is then listed anew."""
 
+    needs_secret_path: bool = False
+    """Of a connector that hears: its provider cannot sign, so a delivery has to come to an address nobody can guess. The
+    gateway answers any other like one that does not exist."""
+
+    webhook_media_types: Sequence[str] = ()
+    """Of a connector that hears: the only media types that a delivery with a body may have; () for any."""
+
+    replay_horizon_s: float = 345_600.0
+    """Of a connector that hears: for how long a `Heard.delivery_id` is remembered. Four days: longer than any provider of
+    ours repeats a delivery by itself (GitHub lets one redeliver by hand for three)."""
+
     @classmethod
     @abc.abstractmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:

@@ -42,13 +42,36 @@ class Metrics:
         requests, seconds = telemetry.HTTP_REQUESTS, telemetry.HTTP_SECONDS
         self._requests = Counter(requests.name, requests.help, requests.labels, registry=self.registry)
         self._seconds = Histogram(seconds.name, seconds.help, seconds.labels, buckets=seconds.buckets, registry=self.registry)
+        self._measured: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        deliveries = telemetry.DELIVERIES
+        self._deliveries = Counter(deliveries.name, deliveries.help, deliveries.labels, registry=self.registry)
+        self._counters: dict[tuple[str, str], Counter] = {}
+        self._most_sources = runtime.settings.metrics_sources
         self.registry.register(_Parts(runtime))
 
     def measure(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request answered. `route` is its template, so that ids in paths make no new series."""
-        known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT") else "(other)"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        measured = self._measured.get((method, route, status))
+        if measured is None:
+            known = method if method in ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT") else "(other)"
+            measured = self._requests.labels(known, route, str(status)), self._seconds.labels(route)
+            if known == method:  # finding them by their labels costs more than counting
+                self._measured[method, route, status] = measured
+        requests, duration = measured
+        requests.inc()
+        duration.observe(seconds)
+
+    def count_delivery(self, source_id: str, result: str) -> None:
+        """One request to a source's hook, by what it was taken for."""
+        counter = self._counters.get((source_id, result))
+        if counter is None:
+            own = any(known == source_id for known, _ in self._counters)
+            room = own or len({known for known, _ in self._counters}) < self._most_sources
+            label = source_id.encode("utf-8", "replace").decode() if room else telemetry.REST
+            counter = self._deliveries.labels(label, result)
+            if room:
+                self._counters[source_id, result] = counter
+        counter.inc()
 
 
 class _Parts(Collector):
@@ -59,7 +82,7 @@ class _Parts(Collector):
         self._runtime = runtime
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        rows: list[Row] = []
+        rows: list[Row] = [(telemetry.UNLOGGED, (), self._runtime.hooks.log.not_logged)]
         for part, ask in (("bus", self._bus_rows), ("catalog", self._catalog_rows)):
             found = self._asked(part, ask)
             rows += [(telemetry.UP, (part,), float(found is not None)), *(found or ())]

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from secrets import token_urlsafe
 from typing import Any, cast
 
 import structlog
 
 from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
-from sourcebus.connectors import Connector, Recommended
-from sourcebus.errors import BusError, InvalidInput, UnknownSource
+from sourcebus.connectors import Connector, Hears, Recommended
+from sourcebus.errors import BusError, Conflict, InvalidInput, UnknownSource
 from sourcebus.freshness import Feeding, intervals_of
-from sourcebus.intake.subscriptions import Subscriptions
+from sourcebus.intake.subscriptions import Subscriptions, hook_url
 from sourcebus.model import (
     DEFAULT_WORKSPACE,
     MAX_ID_BYTES,
@@ -49,10 +50,12 @@ _SETTABLE = (
 _QUOTA_FIELDS = tuple(field.name for field in fields(Quota))
 
 _PAGE = 500
+_TOKEN_BYTES = 32
 
 
 class Sources:
-    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them."""
+    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them.
+    `public_url` is where providers reach the gateway."""
 
     def __init__(
         self,
@@ -61,9 +64,11 @@ class Sources:
         create: Callable[[str, Mapping[str, Any], str | None], Connector],
         invite: Callable[[Sequence[int]], None],
         subscriptions: Subscriptions,
+        *,
+        public_url: str,
     ) -> None:
         self._catalog, self._bus, self._create, self._invite = catalog, bus, create, invite
-        self._subscriptions = subscriptions
+        self._subscriptions, self._public_url = subscriptions, public_url
 
     def add(self, source: Source) -> Source:
         """Stores a new source and has it looked through. `InvalidInput` names the field, `Conflict` if the id is taken.
@@ -71,7 +76,7 @@ class Sources:
         If the bus does not answer, the source is taken out again, so that an error means: not added.
         """
         connector = self._check(source)
-        stored = self._catalog.add_source(source)
+        stored = self._catalog.add_source(_with_token(source, connector))
         try:
             self._register(stored, connector.recommended)
             self.scan(stored.id)
@@ -89,7 +94,7 @@ class Sources:
         wanted = self._fields(changes, required=False)
         changed = replace(present, **wanted)
         connector = self._check(changed)
-        stored = self._catalog.update_source(changed)
+        stored = self._catalog.update_source(_with_token(changed, connector))
         self._register(stored, connector.recommended)
         if changed.config != present.config or changed.secret != present.secret:
             self._look_through(source_id)
@@ -101,6 +106,25 @@ class Sources:
         self._subscriptions.end(self._catalog.source(source_id))
         self._bus.unregister(source_id)
         return self._catalog.remove_source(source_id)
+
+    def hook_url(self, source: Source) -> str | None:
+        """The address that its provider has to send to, with its unguessable part where it has one; None: it hears nothing."""
+        try:
+            connector = self._check(source)
+        except InvalidInput:  # its config is refused by now; a person sees that elsewhere
+            return None
+        if not isinstance(connector, Hears):
+            return None
+        return hook_url(self._public_url, source.id, source.hook_token if connector.needs_secret_path else None)
+
+    def new_hook(self, source_id: str) -> Source:
+        """Gives the hook a new address; the old one is not answered any more. Conflict where it has no unguessable part."""
+        source = self._catalog.source(source_id)
+        if not self._check(source).needs_secret_path:
+            raise Conflict(
+                f"deliveries to {source_id!r} are signed, so its hook's address is no secret; change its secret instead"
+            )
+        return self._catalog.update_source(replace(source, hook_token=token_urlsafe(_TOKEN_BYTES)))
 
     def pause(self, source_id: str) -> Source:
         """Nothing of it is extracted until `resume`; signals are stored."""
@@ -232,6 +256,12 @@ class Sources:
         if required and "connector" not in obj:
             raise InvalidInput("connector", "is missing", "name the kind of source, for example filesystem")
         return {name: _parsers[name](name, value) for name, value in obj.items() if name != "id"}
+
+
+def _with_token(source: Source, connector: Connector) -> Source:
+    if connector.needs_secret_path and source.hook_token is None:
+        return replace(source, hook_token=token_urlsafe(_TOKEN_BYTES))
+    return source
 
 
 def _id(field: str, value: Any) -> str:

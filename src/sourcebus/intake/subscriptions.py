@@ -22,9 +22,10 @@ _log = structlog.get_logger(__name__)
 _LOOK_MS = 2_000
 
 
-def hook_url(public_url: str, source_id: str) -> str:
-    """Where providers deliver to a source: ``<public_url>/hooks/<percent-encoded id>``."""
-    return f"{public_url.rstrip('/')}/hooks/{quote(source_id, safe='')}"
+def hook_url(public_url: str, source_id: str, token: str | None = None) -> str:
+    """Where providers deliver to a source: ``<public_url>/hooks/<percent-encoded id>``, and its `token` where it has one."""
+    address = f"{public_url.rstrip('/')}/hooks/{quote(source_id, safe='')}"
+    return f"{address}/{token}" if token else address
 
 
 class Subscriptions:
