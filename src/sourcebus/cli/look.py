@@ -74,7 +74,8 @@ def subscriptions(
 ) -> None:
     """What providers have promised to send, until when, and whether it comes."""
     with opened(data) as runtime:
-        items, after = list[JsonObject](), None
+        items: list[JsonObject] = []
+        after: str | None = None
         while True:
             page, after = runtime.desk.subscriptions(workspace, after)
             items += page
