@@ -204,17 +204,35 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """An object's content as it came in a delivery, for sources that cannot be asked. `body` None: the object is gone.
+
+    `order` grows with each state of the object where the provider says which came first (a sequence, a time): what comes
+    late does not replace what is newer. None: the last to arrive is the newest.
+    """
+
+    object_ref: str
+    version: str
+    body: bytes | None
+    title: str = ""
+    media_type: str = "text/plain"
+    order: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a verified delivery says.
 
     `changes`: objects, or scopes (kind SCAN) where the provider only says that something changed. They are stored before
     the delivery is answered. `reply` answers a handshake; None means 202 once everything is stored.
+    `parcels` are contents to keep, before the changes are stored (see `Shelved` in `connectors.base`).
     `delivery_id` is the same for a delivery that is sent again (None: the provider gives none). `lost` are subscriptions that
     the provider has ended, `renew` those that it wants renewed now, `keep` one that this delivery has confirmed or brought.
     `note` says, for people, what it was where nothing follows from it (a ping, an event of no interest).
     """
 
     changes: Sequence[Change] = ()
+    parcels: Sequence[Parcel] = ()
     reply: Reply | None = None
     delivery_id: str | None = None
     lost: Sequence[str] = ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
+from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Parcel, Quota, QuotaLeft, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,27 @@ class Subscribes(Protocol):
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Cancel it. One that the provider does not know is cancelled already."""
+        ...
+
+
+class Shelf(Protocol):
+    """Where the parcels of one source are kept: what it would answer if it could be asked."""
+
+    def get(self, ref: str) -> Parcel | None:
+        """The newest state of an object; None if there never was one."""
+        ...
+
+    def refs(self) -> Iterator[tuple[str, str]]:
+        """Reference and version of every object that is there."""
+        ...
+
+
+@runtime_checkable
+class Shelved(Protocol):
+    """A connector whose objects come whole in its deliveries (`Heard.parcels`), and are read from a shelf afterwards."""
+
+    def use_shelf(self, shelf: Shelf) -> None:
+        """Called once, before the connector is asked for anything."""
         ...
 
 
