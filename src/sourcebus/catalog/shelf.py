@@ -41,7 +41,7 @@ class ShelfTable:
         return Parcel(ref, row.version, body, row.title, row.media_type, row.order)
 
     def page(self, source_id: str, after: bytes, limit: int) -> list[tuple[bytes, str, str]]:
-        """Key, reference and version of at most `limit` objects that are there, behind the key `after` (b"": from the first)."""
+        """Key, reference and version of at most `limit` objects that are there, behind the key `after` (b"": all)."""
         query = (
             select(shelf.c.ref_hash, shelf.c.ref, shelf.c.version)
             .where(shelf.c.ref_hash > after, shelf.c.body.is_not(None))

@@ -24,7 +24,8 @@ def configured(model: type[C], config: Mapping[str, Any]) -> C:
     try:
         return model.model_validate(dict(config))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key that nobody knows comes first: it may be a missing one, mistyped.
+        first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
         where = ".".join(["config", *map(str, first["loc"])])
         if first["type"] == "extra_forbidden":
             raise InvalidInput(where, "is not a setting of this connector", "see its page in docs/connectors") from None

@@ -4,11 +4,13 @@ from sourcebus.bus.embedded import running_server, server_binary
 from sourcebus.testing.clock import ManualClock
 from sourcebus.testing.connector import FakeConnector
 from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
+from sourcebus.testing.shelf import MemoryShelf
 
 __all__ = [
     "ConnectorSuite",
     "FakeConnector",
     "ManualClock",
+    "MemoryShelf",
     "SourceUnderTest",
     "WatchingConnectorSuite",
     "running_server",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -36,7 +37,10 @@ class CloudEventsConnector(WebhookConnector):
         if delivery.method == "OPTIONS":
             return self._permission(delivery)
         proof.check(self._settings.proof, delivery, self._credentials.all("webhook"))
-        return understand(self._settings, delivery, _events(delivery))
+        events = _events(delivery)
+        heard = understand(self._settings, delivery, events)
+        # source and id together name an event (CloudEvents §3.1.1); a batch has no name of its own.
+        return replace(heard, delivery_id=f"{events[0]['source']} {events[0]['id']}") if len(events) == 1 else heard
 
     def _permission(self, delivery: Delivery) -> Heard:
         origin = delivery.headers.get("webhook-request-origin", "")

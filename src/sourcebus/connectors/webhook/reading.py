@@ -25,6 +25,7 @@ _SUFFIXES = {
     "application/json": ".json",
 }
 _MOST_PAGES = 100_000
+_NOT_BY_HEAD = (404, 405, 410, 501)  # servers without HEAD answer so; that an object is gone is only believed of GET
 
 
 class Reader(Protocol):
@@ -90,14 +91,12 @@ class HttpReader:
         return Change(str(ref), version=None if version is None else str(version))
 
     def _get(self, ref: str, *, head: bool = False) -> httpx.Response:
-        url = self._url(ref)
-        try:
-            response = self.api.call(
-                "HEAD" if head else "GET", url, headers=self._read.headers, accept=(405, 501) if head else ()
-            )
-        except ObjectUnreadable as error:
-            raise ObjectUnreadable(error.reason, error.detail, version=error.version or "refused") from error
-        return self._get(ref) if response.status_code in (405, 501) else response
+        url, headers = self._url(ref), self._read.headers
+        if head:
+            response = self.api.call("HEAD", url, headers=headers, accept=_NOT_BY_HEAD)
+            if response.status_code not in _NOT_BY_HEAD:
+                return response
+        return self.api.call("GET", url, headers=headers)
 
     def _url(self, ref: str) -> str:
         try:

@@ -137,7 +137,6 @@ class CloudEventsSettings(WebhookSettings):
 
     ref: Expression = "subject || id"
     kind: Expression | None = "type"
-    delivery_id: Expression | None = "join(' ', [source, id])"
     allowed_origins: frozenset[str] = frozenset()
     """Origins that may ask, by OPTIONS, whether they may deliver here; ``*`` for any."""
     allowed_rate: int = Field(default=600, ge=1)
