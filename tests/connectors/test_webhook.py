@@ -89,16 +89,17 @@ def test_standard_webhooks_as_their_library_signs() -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     sent = datetime.fromtimestamp(NOW_MS / 1000, UTC)
     signature = Webhook(secret).sign("msg_1", sent, BODY.decode())
-    headers = {"webhook_id": "msg_1", "webhook_timestamp": str(NOW_MS // 1000)}
+    headers: dict[str, Any] = {"webhook_id": "msg_1", "webhook_timestamp": str(NOW_MS // 1000)}
     for secrets in (secret, {"webhook": ["whsec_" + base64.b64encode(b"newer").decode(), secret]}):
         heard = hear(
             connector(secrets, proof={"kind": "standard-webhooks"}), **headers, webhook_signature=f"v1,bm8= {signature}"
         )
         assert heard.changes == list(CHANGED)
         assert heard.delivery_id == "msg_1"
+    wrong: dict[str, Any]
     for wrong in ({"webhook_id": "msg_2"}, {"webhook_timestamp": str(NOW_MS // 1000 - 301)}, {"webhook_timestamp": "soon"}):
         with pytest.raises(Unverified):
-            hear(connector(secret, proof={"kind": "standard-webhooks"}), **(headers | wrong), webhook_signature=signature)
+            hear(connector(secret, proof={"kind": "standard-webhooks"}), **({**headers, **wrong}), webhook_signature=signature)
 
 
 def test_standard_webhooks_with_a_public_key() -> None:
@@ -425,7 +426,7 @@ def test_a_batch() -> None:
         {"specversion": "1.0", "id": str(at), "source": "/cms", "type": "t", "subject": f"p{at}", "text": "x"}
         for at in range(3)
     ]
-    headers = {"Content_Type": "application/cloudevents-batch+json", "Authorization": "Bearer s3cret"}
+    headers: dict[str, Any] = {"Content_Type": "application/cloudevents-batch+json", "Authorization": "Bearer s3cret"}
     assert [change.object_ref for change in hear(clouds(), json.dumps(batch).encode(), **headers).changes] == ["p0", "p1", "p2"]
     assert hear(clouds(), b"[]", **headers).changes == []
     del batch[1]["source"]
