@@ -70,6 +70,13 @@ class _World:
         for start in range(0, claims, _BATCH):
             self._ack(single[start : start + _BATCH])
 
+    def get_to_know(self) -> None:
+        """One event of every source, so that the bus has learned how long its events take: turns are as long everywhere."""
+        for start in range(0, self.sources, _EMIT):
+            batch = [SourceChanged(f"source-{at}", "first") for at in range(start, min(start + _EMIT, self.sources))]
+            self.bus.emit(batch)
+            self._ack(self._claim(len(batch)))
+
     def _spend(self, call: str, calls: int, action: Callable[[], object]) -> None:
         self.calls[call].append(self.meter.measure(action).per(calls))
 
@@ -114,6 +121,7 @@ def _world(sources: int, pending: int) -> Generator[_World]:
 
                 world.registered = world.meter.measure(register)
             world.source_bytes = (world.meter.used_bytes() - before) / sources
+            world.get_to_know()
             with step(f"storing {pending:,} events", pending) as shown:
                 for start in range(0, pending, 2_500):
                     batch = [
@@ -179,8 +187,9 @@ def _result(worlds: list[_World], rounds: int, claims: int) -> Result:
             ),
         ],
         [
-            "A batch of 64 out of 40 sources reads and writes 40 sources' records, out of 100,000 it is 64 different ones: "
-            "that part of the difference is the batch, not the size. The multiple of 400 sources is without it.",
+            "Every source has had an event of 1 ms before, so a turn of each is 5 events, and a claim of 64 is of 13 sources, "
+            "however many there are. An emit of 100 is of up to 40 sources, or of 100: that part of its difference is the "
+            "batch, not the size.",
             "Events are emitted for random sources, 100 in a call. The goals are on the server's processor time, which is what "
             "all consumers share.",
         ],
