@@ -1,6 +1,6 @@
 """Talking to one kind of source each. See `base` for what a connector is, `registry` for how it is found by name."""
 
-from sourcebus.connectors.adapters import celery_task_connector, connector_from, extract_with_task
+from sourcebus.connectors.adapters import celery_task_connector, connector_from, connector_from_loader, extract_with_task
 from sourcebus.connectors.base import Connector, Costly, Hears, Metered, Recommended, Shelf, Shelved, Subscribes, Watches
 from sourcebus.connectors.registry import available, create, register
 
@@ -17,6 +17,7 @@ __all__ = [
     "available",
     "celery_task_connector",
     "connector_from",
+    "connector_from_loader",
     "create",
     "extract_with_task",
     "register",
