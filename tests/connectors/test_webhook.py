@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import Webhook
 from sourcebus.connectors.webhook import CloudEventsConnector, WebhookConnector
 from sourcebus.errors import InvalidInput, ObjectGone, SourceUnavailable, Throttled, Unverified
 from sourcebus.model import Change, ChangeKind, Delivery, Heard
-from sourcebus.testing import MemoryShelf
+from sourcebus.testing import MemoryDepot
 from sourcebus.testing.providers.server import Answer, ProviderServer
 
 NOW_MS = 1_700_000_000_000
@@ -264,7 +264,7 @@ def test_a_delivery_of_too_many_objects_asks_for_a_scan() -> None:
         said({"id": [str(number) for number in range(10_001)]})
 
 
-def test_parcels_go_by_their_order_not_by_their_arrival() -> None:
+def test_contents_go_by_their_order_not_by_their_arrival() -> None:
     made = WebhookConnector.create(
         {
             "proof": GITHUB,
@@ -276,12 +276,12 @@ def test_parcels_go_by_their_order_not_by_their_arrival() -> None:
         },
         "s3cret",
     )
-    shelf = MemoryShelf()
-    made.use_shelf(shelf)
+    depot = MemoryDepot()
+    made.use_depot(depot)
 
     def post(seq: int, what: str, text: str | None = None) -> None:
         body = json.dumps({"id": "a", "seq": seq, "what": what, "text": text, "name": "The page"}).encode()
-        shelf.put(hear(made, body, X_Hub_Signature_256=hub(body)).parcels)
+        depot.put(hear(made, body, X_Hub_Signature_256=hub(body)).contents)
 
     post(1, "created", "first")
     post(3, "updated", "third")
@@ -417,7 +417,7 @@ def test_events_as_the_sdk_writes_them(mode: Any) -> None:
     message = mode(event())
     heard = hear(clouds(inline={"text": "data.text"}), message.body, Authorization="Bearer s3cret", **message.headers)
     assert heard.changes == [Change("wiki/ü 7")]
-    assert heard.parcels[0].body == b"hello"
+    assert heard.contents[0].body == b"hello"
     assert heard.delivery_id == "/cms 1"
 
 

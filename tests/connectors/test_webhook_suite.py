@@ -13,7 +13,7 @@ import pytest
 from sourcebus.connectors import Connector
 from sourcebus.connectors.webhook import CloudEventsConnector, WebhookConnector
 from sourcebus.model import Delivery
-from sourcebus.testing import ConnectorSuite, MemoryShelf, SourceUnderTest
+from sourcebus.testing import ConnectorSuite, MemoryDepot, SourceUnderTest
 from sourcebus.testing.providers.server import Answer, Asked, ProviderServer, pages
 
 SECRET = "old and new"
@@ -92,14 +92,14 @@ class Posting(SourceUnderTest):
     }
 
     def __init__(self) -> None:
-        self.shelf, self.number = MemoryShelf(), 0
+        self.depot, self.number = MemoryDepot(), 0
 
     def make(self) -> WebhookConnector:
         return WebhookConnector.create(self.config, SECRET)
 
     def connect(self) -> Connector:
         connector = self.make()
-        connector.use_shelf(self.shelf)
+        connector.use_depot(self.depot)
         return connector
 
     def body(self, name: str, event: str, text: str) -> Any:
@@ -112,7 +112,7 @@ class Posting(SourceUnderTest):
         headers = {"x-signature": signature, "content-type": "application/cloudevents+json"}
         heard = self.make().parse_webhook(Delivery("POST", headers, body, 0), [])
         assert [change.object_ref for change in heard.changes] == [name]
-        self.shelf.put(heard.parcels)
+        self.depot.put(heard.contents)
 
     def write(self, name: str, text: str) -> str:
         self.post(name, "updated", text)

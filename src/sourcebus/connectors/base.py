@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Parcel, Quota, QuotaLeft, Subscription
+from sourcebus.model import WHOLE_SOURCE, Change, Content, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,20 @@ class Connector(abc.ABC):
 
     recommended: Recommended = Recommended()
 
+    cursor_version: int = 1
+    """Raised when this connector's cursors mean something else than before: what is stored is then listed anew."""
+
+    needs_secret_path: bool = False
+    """Of a connector that hears: its provider cannot sign, so a delivery has to come to an address nobody can guess. The
+    gateway answers any other like one that does not exist."""
+
+    webhook_media_types: Sequence[str] = ()
+    """Of a connector that hears: the only media types that a delivery with a body may have; () for any."""
+
+    replay_horizon_s: float = 345_600.0
+    """Of a connector that hears: for how long a `Heard.delivery_id` is remembered. Four days: longer than any provider of
+    ours repeats a delivery by itself (GitHub lets one redeliver by hand for three)."""
+
     @classmethod
     @abc.abstractmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
@@ -67,6 +81,9 @@ class Connector(abc.ABC):
         A feed of many pages yields a `Cursor` after each: a pass may be cut there (its quota is spent, its worker stops)
         and is then taken up from that cursor, also where it began with None. A pass that says ``complete`` at its end
         says so of all its parts.
+
+        A `Change` of kind SCAN hands a scope over to a pass of its own: a mailbox or folder that is new, gone, replaced, or
+        whose deletes the feed of the whole cannot name.
         """
 
     @abc.abstractmethod
@@ -135,6 +152,16 @@ class Costly(Protocol):
 
 
 @runtime_checkable
+class Batched(Protocol):
+    """A connector that can answer for many objects by one look at the source: a repository's head, a table of contents."""
+
+    def begin_batch(self) -> None:
+        """Called by a thread that has just claimed objects of this source, before it asks for the first of them. What the
+        thread asks until it calls this again may be answered by anything learned after this call, instead of anew."""
+        ...
+
+
+@runtime_checkable
 class Hears(Protocol):
     """A connector whose provider sends webhooks."""
 
@@ -143,7 +170,8 @@ class Hears(Protocol):
 
         Proves the raw bytes first, in constant time, against every live secret; only then parses. Raises `Unverified`,
         or `InvalidInput` for a proven body that makes no sense. Runs in the gateway while the provider waits: it talks to
-        nobody (a signing key that has to be fetched is the one exception, and is kept).
+        nobody. There are two exceptions: a signing key that has to be fetched, and is kept; and a proven handshake that is
+        answered by a call (SNS). Where these fail it raises the `ConnectorError`, and the provider sends it again.
         """
         ...
 
@@ -168,10 +196,10 @@ class Subscribes(Protocol):
         ...
 
 
-class Shelf(Protocol):
-    """Where the parcels of one source are kept: what it would answer if it could be asked."""
+class Depot(Protocol):
+    """Where the contents of one source are kept: what it would answer if it could be asked."""
 
-    def get(self, ref: str) -> Parcel | None:
+    def get(self, ref: str) -> Content | None:
         """The newest state of an object; None if there never was one."""
         ...
 
@@ -181,10 +209,10 @@ class Shelf(Protocol):
 
 
 @runtime_checkable
-class Shelved(Protocol):
-    """A connector whose objects come whole in its deliveries (`Heard.parcels`), and are read from a shelf afterwards."""
+class UsesDepot(Protocol):
+    """A connector whose objects come whole in its deliveries (`Heard.contents`), and are read from a depot afterwards."""
 
-    def use_shelf(self, shelf: Shelf) -> None:
+    def use_depot(self, depot: Depot) -> None:
         """Called once, before the connector is asked for anything."""
         ...
 

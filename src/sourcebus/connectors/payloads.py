@@ -6,7 +6,7 @@ A proof says who sent it, not that it is harmless: a body of 25 MB may hold ten 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl
 
@@ -64,18 +64,23 @@ def parse_form_body(body: bytes, field: str = "body") -> Mapping[str, str]:
 
 
 def _check_depth(value: object, field: str) -> None:
-    level, depth = [value], 0
+    level, depth = _inside([value]), 0
     while level:
+        depth += 1
         if depth > MAX_DEPTH:
             _too_deep(field)
-        depth += 1
-        inner: list[object] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += cast("dict[str, object]", one).values()
-            elif isinstance(one, list):
-                inner += cast("list[object]", one)
-        level = inner
+        level = _inside([inner for one in level for inner in one])
+
+
+def _inside(values: Sequence[object]) -> list[Sequence[object]]:
+    """What the objects and lists among `values` hold, each by itself."""
+    found: list[Sequence[object]] = []
+    for one in values:
+        if isinstance(one, dict):
+            found.append(list(cast("dict[str, object]", one).values()))
+        elif isinstance(one, list):
+            found.append(cast("list[object]", one))
+    return found
 
 
 def _too_deep(field: str) -> NoReturn:

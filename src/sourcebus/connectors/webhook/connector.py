@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
-from sourcebus.connectors.base import Connector, Recommended, Shelf
+from sourcebus.connectors.base import Connector, Depot, Recommended
 from sourcebus.connectors.configuration import configured
 from sourcebus.connectors.credentials import Credentials
 from sourcebus.connectors.webhook import proof
 from sourcebus.connectors.webhook.payload import find, parse, understand
-from sourcebus.connectors.webhook.reading import HttpReader, Reader, ShelfReader
+from sourcebus.connectors.webhook.reading import DepotReader, HttpReader, Reader
 from sourcebus.connectors.webhook.settings import WebhookSettings
 from sourcebus.errors import ConnectorError, InvalidInput
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Reply, Subscription
@@ -32,7 +32,7 @@ class WebhookConnector(Connector):
         self._http = (
             HttpReader(settings.read, settings.list, credentials.one("authorization")) if settings.read is not None else None
         )
-        self._shelf: ShelfReader | None = None
+        self._depot: DepotReader | None = None
 
     @classmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
@@ -44,8 +44,8 @@ class WebhookConnector(Connector):
         """Nothing but the address proves a delivery."""
         return self._settings.proof.kind == "path"
 
-    def use_shelf(self, shelf: Shelf) -> None:
-        self._shelf = ShelfReader(shelf)
+    def use_depot(self, depot: Depot) -> None:
+        self._depot = DepotReader(depot)
 
     def parse_webhook(self, delivery: Delivery, subscriptions: Sequence[Subscription]) -> Heard:
         del subscriptions  # made by hand, at the provider
@@ -76,9 +76,9 @@ class WebhookConnector(Connector):
     def _reader(self) -> Reader:
         if self._http is not None:
             return self._http
-        if self._shelf is None:
-            raise ConnectorError("objects that come in payloads need a shelf: this connector was made without one")
-        return self._shelf
+        if self._depot is None:
+            raise ConnectorError("objects that come in payloads need a depot: this connector was made without one")
+        return self._depot
 
     def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
         del cursor  # always lists everything that can be listed

@@ -12,7 +12,7 @@ from jmespath.exceptions import JMESPathError
 from sourcebus.connectors.payloads import parse_form_body, parse_json_body
 from sourcebus.connectors.webhook.settings import Inline, WebhookSettings
 from sourcebus.errors import InvalidInput
-from sourcebus.model import Change, ChangeKind, Delivery, Heard, Parcel
+from sourcebus.model import Change, ChangeKind, Content, Delivery, Heard
 
 MOST_CHANGES = 10_000
 """A delivery that names more objects is refused: it should ask for a scan."""
@@ -38,9 +38,9 @@ def parse(delivery: Delivery) -> object:
 
 
 def understand(settings: WebhookSettings, delivery: Delivery, payload: object) -> Heard:
-    """The changes and parcels that a proven payload brings. InvalidInput names the setting that found nothing usable."""
+    """The changes and contents that a proven payload brings. InvalidInput names the setting that found nothing usable."""
     changes: list[Change] = []
-    parcels: list[Parcel] = []
+    contents: list[Content] = []
     ignored = 0
     for item in _items(settings, payload):
         kind = _kind(settings, item)
@@ -51,11 +51,11 @@ def understand(settings: WebhookSettings, delivery: Delivery, payload: object) -
         for ref in _refs(settings, item, kind):
             changes.append(Change(ref, kind, version=version))
             if settings.inline is not None and kind is not ChangeKind.SCAN:
-                parcels.append(_parcel(settings, settings.inline, item, ref, kind, version))
+                contents.append(_content(settings, settings.inline, item, ref, kind, version))
             if len(changes) > MOST_CHANGES:
                 raise InvalidInput("body", f"names more than {MOST_CHANGES} objects", "send them in several deliveries")
     note = f"{ignored} of no interest" if ignored else "" if changes else "names no object"
-    return Heard(changes, parcels, delivery_id=_delivery_id(settings, delivery, payload), note=note)
+    return Heard(changes, contents, delivery_id=_delivery_id(settings, delivery, payload), note=note)
 
 
 def _items(settings: WebhookSettings, payload: object) -> Sequence[object]:
@@ -85,17 +85,19 @@ def _refs(settings: WebhookSettings, item: object, kind: ChangeKind) -> Iterator
         yield ref or ""
 
 
-def _parcel(settings: WebhookSettings, inline: Inline, item: object, ref: str, kind: ChangeKind, version: str | None) -> Parcel:
+def _content(
+    settings: WebhookSettings, inline: Inline, item: object, ref: str, kind: ChangeKind, version: str | None
+) -> Content:
     order = find(settings.order, item, "config.order")
     number = float(order) if isinstance(order, (int, float)) and not isinstance(order, bool) else None
     if kind is ChangeKind.DELETED:
-        return Parcel(ref, version or "", None, order=number)
+        return Content(ref, version or "", None, order=number)
     text, title = find(inline.text, item, "config.inline.text"), find(inline.title, item, "config.inline.title")
     if not isinstance(text, str):
         raise InvalidInput("config.inline.text", f"finds {type(text).__name__} for {ref!r:.80}, no text")
     body, name = text.encode("utf-8", "replace"), _text(title) or ""
     content = hashlib.blake2b(name.encode("utf-8", "replace") + b"\0" + body, digest_size=16).hexdigest()
-    return Parcel(ref, f"{version}:{content}" if version else content, body, name, inline.media_type, number)
+    return Content(ref, f"{version}:{content}" if version else content, body, name, inline.media_type, number)
 
 
 def _delivery_id(settings: WebhookSettings, delivery: Delivery, payload: object) -> str | None:

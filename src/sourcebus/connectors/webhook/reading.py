@@ -1,4 +1,4 @@
-"""Getting at objects: by HTTP, as configured, or from the shelf where they came in deliveries."""
+"""Getting at objects: by HTTP, as configured, or from the depot where they came in deliveries."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import httpx
 
-from sourcebus.connectors.base import Shelf
+from sourcebus.connectors.base import Depot
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.http import Api
 from sourcebus.connectors.webhook.payload import find
 from sourcebus.connectors.webhook.settings import Listing, Read
 from sourcebus.errors import ConnectorError, ObjectGone, ObjectUnreadable, SourceUnavailable
-from sourcebus.model import Change, Cursor, Document, Extraction, Parcel
+from sourcebus.model import Change, Content, Cursor, Document, Extraction
 
 _SUFFIXES = {
     "text/html": ".html",
@@ -143,31 +143,31 @@ class HttpReader:
         return shown(ref, response.content, "", media_type)
 
 
-class ShelfReader:
-    """Reads what came in deliveries. What the shelf does not have never was, or is gone."""
+class DepotReader:
+    """Reads what came in deliveries. What the depot does not have never was, or is gone."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, depot: Depot) -> None:
+        self._depot = depot
 
     def version(self, ref: str) -> str | None:
-        parcel = self._shelf.get(ref)
-        return None if parcel is None or parcel.body is None else parcel.version
+        content = self._depot.get(ref)
+        return None if content is None or content.body is None else content.version
 
     def extract(self, ref: str) -> Extraction:
-        parcel = self._shelf.get(ref)
-        if parcel is None or parcel.body is None:
+        content = self._depot.get(ref)
+        if content is None or content.body is None:
             raise ObjectGone(f"no delivery brought {ref!r:.80}, or the last one took it away")
-        return Extraction([_opened(parcel, parcel.body)], parcel.version)
+        return Extraction([_opened(content, content.body)], content.version)
 
     def changes(self, scope: str) -> Iterator[Change | Cursor]:
-        for ref, version in self._shelf.refs():
+        for ref, version in self._depot.refs():
             if ref.startswith(scope):
                 yield Change(ref, version=version)
         yield Cursor(None, complete=True)
 
 
-def _opened(parcel: Parcel, body: bytes) -> Document:
-    return shown(parcel.object_ref, body, parcel.title, parcel.media_type)
+def _opened(content: Content, body: bytes) -> Document:
+    return shown(content.object_ref, body, content.title, content.media_type)
 
 
 def shown(ref: str, body: bytes, title: str, media_type: str) -> Document:
