@@ -29,6 +29,7 @@ class WebhookConnector(Connector):
 
     def __init__(self, settings: WebhookSettings, credentials: Credentials) -> None:
         self._settings, self._credentials = settings, credentials
+        self.needs_secret_path = settings.proof.kind == "path"
         self._http = (
             HttpReader(settings.read, settings.list, credentials.one("authorization")) if settings.read is not None else None
         )
@@ -38,11 +39,6 @@ class WebhookConnector(Connector):
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
         settings = configured(cls._configuration, config)
         return cls(settings, credentials_of(settings, secret))
-
-    @property
-    def needs_secret_path(self) -> bool:
-        """Nothing but the address proves a delivery."""
-        return self._settings.proof.kind == "path"
 
     def use_depot(self, depot: Depot) -> None:
         self._depot = DepotReader(depot)
