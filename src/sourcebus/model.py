@@ -243,23 +243,46 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """An object's content as it came in a delivery, for sources that cannot be asked. `body` None: the object is gone.
+
+    `order` grows with each state of the object where the provider says which came first (a sequence, a time): what comes
+    late does not replace what is newer. None: the last to arrive is the newest.
+    """
+
+    object_ref: str
+    version: str
+    body: bytes | None
+    title: str = ""
+    media_type: str = "text/plain"
+    order: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a verified delivery says.
 
     `changes`: objects, or scopes (kind SCAN) where the provider only says that something changed. They are stored before
     the delivery is answered. `reply` answers a handshake; None means 202 once everything is stored.
+    `contents` are contents to keep, before the changes are stored (see `UsesDepot` in `connectors.base`).
     `delivery_id` is the same for a delivery that is sent again (None: the provider gives none). `lost` are subscriptions that
     the provider has ended, `renew` those that it wants renewed now, `keep` one that this delivery has confirmed or brought.
     `note` says, for people, what it was where nothing follows from it (a ping, an event of no interest).
     """
 
     changes: Sequence[Change] = ()
+    contents: Sequence[Content] = ()
     reply: Reply | None = None
     delivery_id: str | None = None
     lost: Sequence[str] = ()
     renew: Sequence[str] = ()
     keep: Subscription | None = None
     note: str = ""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether anything beside its changes is to be stored."""
+        return bool(self.keep is not None or self.lost or self.renew or self.contents)
 
 
 @dataclass(frozen=True, slots=True)

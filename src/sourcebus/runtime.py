@@ -13,7 +13,7 @@ from typing import Any, Self
 from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock, SystemClock
-from sourcebus.connectors import Connector, registry
+from sourcebus.connectors import Connector, UsesDepot, registry
 from sourcebus.consumer import Bound, Feed, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
 from sourcebus.desk import Desk
 from sourcebus.intake import Hooks, Housekeeping, Intake, Sources, Subscriptions, WatchRunner
@@ -87,7 +87,7 @@ class Runtime:
 
     def watches(self) -> WatchRunner:
         """Turns what sources push into signals until stopped; see `WatchRunner.run`."""
-        return WatchRunner(self.catalog, self.intake, connect, self.settings.watch_step_ms)
+        return WatchRunner(self.catalog, self.intake, _connecting(self.catalog), self.settings.watch_step_ms)
 
     def shift(self, stopping: Callable[[], bool] = lambda: False) -> Shift:
         """A consumer for one worker slot."""
@@ -146,9 +146,16 @@ class Runtime:
         self.close()
 
 
-def connect(source: Source) -> Connector:
-    """A fresh connector for a source; InvalidInput where its kind or config is refused."""
-    return _create(source.connector, source.config, source.secret)
+def _connecting(catalog: Catalog) -> Callable[[Source], Connector]:
+    """Makes a fresh connector for a source; InvalidInput where its kind or config is refused."""
+
+    def connect(source: Source) -> Connector:
+        connector = _create(source.connector, source.config, source.secret)
+        if isinstance(connector, UsesDepot):
+            connector.use_depot(catalog.depot(source.id))
+        return connector
+
+    return connect
 
 
 def _create(name: str, config: Mapping[str, Any], secret: str | None) -> Connector:
@@ -165,6 +172,7 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
     bus = Bus.from_url(settings.redis_url, name=settings.bus_name)
     key = settings.secret_key.get_secret_value() if settings.secret_key else None
     catalog = Catalog.open(settings.database_url, secret_key=key)
+    connect = _connecting(catalog)
     subscriptions = Subscriptions(catalog, bus, clock, connect, invite, settings.public_url)
     sources = Sources(catalog, bus, _create, invite, subscriptions, public_url=settings.public_url or settings.api_url)
     intake = Intake(bus, sources, clock, invite)

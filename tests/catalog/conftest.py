@@ -149,7 +149,7 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         connection.execute(
             "TRUNCATE sources, objects, stories, documents, cursors, document_words, listings, sightings, subscriptions,"
-            " upkeeps, deliveries RESTART IDENTITY"
+            " upkeeps, deliveries, contents RESTART IDENTITY"
         )
     return url
 

@@ -16,6 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from sourcebus.bus import keys
+from sourcebus.bus.checks import check_id, check_positive
 from sourcebus.bus.scripts import Arg, verbs
 from sourcebus.bus.standing import SourceStats, unpack_stats
 from sourcebus.bus.values import (
@@ -39,7 +40,7 @@ from sourcebus.bus.values import (
     unpack_peek,
 )
 from sourcebus.errors import BusUnavailable, InvalidInput, UnknownSource
-from sourcebus.model import MAX_ID_BYTES, WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
+from sourcebus.model import WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
 
 MOST_EVENTS = 10_000
 """Most events in one call: keeps a script's work bounded."""
@@ -129,14 +130,14 @@ class Bus:
         interval of scans of the whole source, 0 for none · past `max_pending` objects the bus keeps one scan instead.
         """
         quota = quota or Quota()
-        _check_id("source_id", source_id)
+        check_id("source_id", source_id)
         if quota.bucket:
-            _check_id("quota.bucket", quota.bucket)
-        _check_positive("quota.concurrency", quota.concurrency)
-        _check_positive("quota.burst", quota.burst)
-        _check_positive("weight", weight)
+            check_id("quota.bucket", quota.bucket)
+        check_positive("quota.concurrency", quota.concurrency)
+        check_positive("quota.burst", quota.burst)
+        check_positive("weight", weight)
         if quota.rate is not None:
-            _check_positive("quota.rate", quota.rate)
+            check_positive("quota.rate", quota.rate)
         reply = self._run(
             "register",
             keys.encode_ref(source_id),
@@ -244,7 +245,7 @@ class Bus:
 
     def remember(self, deliveries: Sequence[tuple[str, str]], *, keep_ms: int, most: int) -> None:
         """Deliveries whose events are stored: `heard` knows them for `keep_ms`, the last `most` of each source."""
-        _check_positive("keep_ms", keep_ms)
+        check_positive("keep_ms", keep_ms)
         if deliveries:
             self._run("heard", keep_ms, most, *_digests(deliveries))
 
@@ -366,7 +367,7 @@ class Bus:
         """A provider said what is left of its quota: `remaining` units until `left_ms` from now (``RateLimit`` headers,
         draft-ietf-httpapi-ratelimit-headers). The rate follows at once, never above the configured one; when less than one
         unit is left, the bucket pauses until then. UnknownSource, InvalidInput."""
-        _check_positive("left_ms", left_ms)
+        check_positive("left_ms", left_ms)
         if not 0 <= remaining < 1e15:
             raise InvalidInput("remaining", f"is {remaining}", "use the number of units that are left, 0 or more")
         if not self._run("feedback", keys.encode_ref(source_id), remaining, left_ms):
@@ -490,14 +491,3 @@ def _digests(deliveries: Sequence[tuple[str, str]]) -> list[Arg]:
 
 def _text(raw: Any) -> str:
     return raw.decode() if isinstance(raw, bytes) else str(raw)
-
-
-def _check_id(field: str, value: str) -> None:
-    size = len(keys.encode_ref(value))
-    if not 0 < size <= MAX_ID_BYTES:
-        raise InvalidInput(field, f"is {size} bytes long", f"use 1 to {MAX_ID_BYTES} bytes")
-
-
-def _check_positive(field: str, value: float) -> None:
-    if not 0 < value < 1e15:
-        raise InvalidInput(field, f"is {value}", "use a number above 0")

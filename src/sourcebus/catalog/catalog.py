@@ -8,6 +8,7 @@ from typing import Any, Self
 from sqlalchemy import text
 
 from sourcebus.catalog.deliveries import DeliveryTable
+from sourcebus.catalog.depot import SourceDepot
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.listings import ListingTable
 from sourcebus.catalog.maintenance import Maintenance
@@ -97,6 +98,10 @@ class Catalog:
         It is gone from every answer at once; its rows follow in bounded transactions before the call returns.
         """
         return self._maintenance.remove_source(source_id)
+
+    def depot(self, source_id: str) -> SourceDepot:
+        """The contents that came in the deliveries of a source that cannot be asked."""
+        return SourceDepot(self._database, source_id)
 
     def log_deliveries(self, lines: Sequence[tuple[DeliveryLine, bool]], *, keep: int, keep_refused: int) -> None:
         """Store lines of the deliveries log, each with whether it was refused, in one transaction.

@@ -12,7 +12,7 @@ from sourcebus.catalog.keys import to_bytes
 from sourcebus.catalog.listings import purge_listings, purge_orphans
 from sourcebus.catalog.objects import LIVE_STATES
 from sourcebus.catalog.settle import remove_documents
-from sourcebus.catalog.tables import PARTS, cursors, deliveries, objects, sources, stories, subscriptions, upkeeps
+from sourcebus.catalog.tables import PARTS, contents, cursors, deliveries, objects, sources, stories, subscriptions, upkeeps
 from sourcebus.clock import Clock
 from sourcebus.errors import UnknownSource
 
@@ -79,7 +79,7 @@ class Maintenance:
         """Delete the rows of one chunk of a removed source's objects; how many those were. 0: nothing is left."""
 
         def work(connection: Connection) -> int:
-            for table in (cursors, subscriptions, upkeeps, deliveries):
+            for table in (cursors, subscriptions, upkeeps, deliveries, contents):
                 connection.execute(delete(table).where(table.c.source_no == no))
             purge_listings(connection, no)
             query = select(objects.c.id, objects.c.documents).where(objects.c.source_no == no).limit(_CHUNK)

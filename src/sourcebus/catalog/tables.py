@@ -174,6 +174,20 @@ deliveries = Table(
     Index("deliveries_source", "source_no", "refused", "id"),
 )
 
+contents = Table(
+    "contents",
+    metadata,
+    # What came in deliveries of sources that cannot be asked: the newest state of each object, see `depot`.
+    Column("source_no", BigInteger, ForeignKey("sources.no"), primary_key=True, autoincrement=False),
+    Column("ref_hash", LargeBinary, primary_key=True),
+    Column("ref", LargeBinary, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("body", LargeBinary),  # null: the object is gone
+    Column("title", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("sequence", Float),
+)
+
 document_words = Table(
     "document_words",
     metadata,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
+from sourcebus.model import WHOLE_SOURCE, Change, Content, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,27 @@ class Subscribes(Protocol):
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Cancel it. One that the provider does not know is cancelled already."""
+        ...
+
+
+class Depot(Protocol):
+    """Where the contents of one source are kept: what it would answer if it could be asked."""
+
+    def get(self, ref: str) -> Content | None:
+        """The newest state of an object; None if there never was one."""
+        ...
+
+    def refs(self) -> Iterator[tuple[str, str]]:
+        """Reference and version of every object that is there."""
+        ...
+
+
+@runtime_checkable
+class UsesDepot(Protocol):
+    """A connector whose objects come whole in its deliveries (`Heard.contents`), and are read from a depot afterwards."""
+
+    def use_depot(self, depot: Depot) -> None:
+        """Called once, before the connector is asked for anything."""
         ...
 
 

@@ -185,7 +185,7 @@ class Door:
         """What it says, and what it was taken for, after everything that follows from it is stored."""
         try:
             heard = await self._judge(hook, delivery)
-            if heard.keep is not None or heard.lost or heard.renew:
+            if heard.lasts:
                 await in_thread(self._hooks.settle, hook.source_id, heard)
             duplicate = bool(heard.changes) and await self._store(hook, heard, delivery.received_at_ms)
         except UnknownSource:

@@ -93,7 +93,8 @@ class Hooks:
         most_seen: int,
         keep_logged: int,
     ) -> None:
-        self._catalog, self._intake, self._clock, self._bind, self._heard = catalog, intake, clock, bind, heard
+        self._catalog, self._bus, self._intake, self._clock = catalog, bus, intake, clock
+        self._bind, self._heard = bind, heard
         self._lock = threading.Lock()
         self._hooks: dict[str, Hook] = {}
         self._unknown: dict[str, float] = {}
@@ -136,9 +137,16 @@ class Hooks:
         return self._clock.monotonic_ms() - hook.looked_ms > _FRESH_MS
 
     def settle(self, source_id: str, heard: Heard) -> None:
-        """What a delivery says of its subscription is acted upon."""
+        """What a delivery brings beside its changes is stored, and what it says of its subscription is acted upon. To be called
+        before `submit`, so that whoever looks at the changes finds the contents."""
+        if heard.contents and not self._came_before(source_id, heard):
+            self._catalog.depot(source_id).put(heard.contents)
         if heard.keep is not None or heard.lost or heard.renew:
             self._heard(source_id, heard)
+
+    def _came_before(self, source_id: str, heard: Heard) -> bool:
+        """A delivery that is sent again must not put an old content in the place of a newer one."""
+        return heard.delivery_id is not None and self._bus.remembered([(source_id, heard.delivery_id)]) == [True]
 
     def submit(
         self, hook: Hook, heard: Heard, received_at_ms: int, told: Callable[[Sequence[Parcel]], object], waiter: object
