@@ -1,0 +1,159 @@
+"""Promises 1 to 4, 6, 9 and 12: signals meet objects, leases end in every way, providers say wait, clocks jump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from sourcebus.bus import Settle
+from sourcebus.model import ChangeKind, Quota, Signal
+from tests.properties.driver import LEASE_MS, Driver
+from tests.properties.model import Object, Ref, Rules, Source
+
+TWINS = Quota(rate=5.0, burst=2, concurrency=2, bucket="twins")
+REFS: tuple[Ref, ...] = tuple((ref, ChangeKind.UPDATED) for ref in ("s", "1:s\x1f\n\ud83d"))
+"""Few, so that calls meet on one object; odd, so that names might collide."""
+
+PICK = st.integers(0, 5)
+
+
+class Core(Driver):
+    RULES = {
+        "plain": Rules(Quota(concurrency=1), window_ms=1_000),
+        "limited": Rules(Quota(rate=0.5, burst=2, concurrency=2), window_ms=500),
+        "costly": Rules(Quota(rate=2.0, burst=3, concurrency=3), window_ms=0, cost=2.0),
+        "twin:a": Rules(TWINS, window_ms=2_000),
+        "twin\x1f€": Rules(TWINS, window_ms=0),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent: dict[str, list[list[float]]] = {}  # bucket → [when, units]: as charged, and as settled later
+        self.charges: dict[int, list[float]] = {}  # fence → its entry
+
+    # --- promise 4, told twice: the model's GCRA, and plainly, over every span of time ---------------------------
+
+    def may_run(self, source_id: str, source: Source, o: Object, now: float) -> None:
+        super().may_run(source_id, source, o, now)
+        quota, name = source.rules.quota, self.model.bucket_name(source_id, source.rules.quota)
+        spent = self.spent.setdefault(name, [])
+        spent.append([now, source.rules.cost])
+        if quota.rate:
+            units = 0.0
+            for began, cost in reversed(spent):
+                units += cost
+                allowed = quota.burst + quota.rate * (now - began) / 1000
+                assert units <= allowed + 1e-6, f"promise 4: {units} units in a span that allows {allowed}"
+
+    def ended(self, source_id: str, claimed: float, cost: float) -> None:
+        """What a call really cost counts from its claim on, as if it had been known then."""
+        name = self.model.bucket_name(source_id, self.RULES[source_id].quota)
+        entry = next(e for e in self.spent[name] if e[0] == claimed and e[1] == self.RULES[source_id].cost)
+        entry[1] = cost
+
+    # --- signals -------------------------------------------------------------------------------------------------
+
+    @rule(
+        source_id=st.sampled_from(sorted(RULES)),
+        ref=st.sampled_from(REFS),
+        signal=st.sampled_from([Signal.WEBHOOK, Signal.RECONCILE]),
+    )
+    def signal(self, source_id: str, ref: Ref, signal: Signal) -> None:
+        self.emit(source_id, [ref], signal)
+
+    @rule(source_id=st.sampled_from(sorted(RULES)), refs=st.lists(st.sampled_from(REFS), min_size=2, max_size=6))
+    def storm(self, source_id: str, refs: Sequence[Ref]) -> None:
+        self.emit(source_id, list(refs), Signal.WEBHOOK)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=PICK)
+    def signal_while_in_flight(self, pick: int) -> None:
+        lease = self.one(pick)
+        self.emit(lease.source_id, [(lease.object_ref, ChangeKind.UPDATED)], Signal.WEBHOOK)
+
+    # --- leases --------------------------------------------------------------------------------------------------
+
+    @rule(most=st.sampled_from([1, 2, 8]))
+    def take(self, most: int) -> None:
+        self.claim(most)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=PICK, cost=st.sampled_from([1.0, 1.0, 0.0, 2.0, 6.0]), service_ms=st.sampled_from([0.0, 3.0, 900.0]))
+    def finish(self, pick: int, cost: float, service_ms: float) -> None:
+        lease = self.one(pick)
+        self.ended(lease.source_id, lease.claimed_at_ms, cost)
+        self.settle(lease, cost=cost, service_ms=service_ms)
+
+    @precondition(lambda self: self.live())
+    @rule(
+        pick=PICK,
+        how=st.sampled_from(list(Settle)),
+        wait_ms=st.sampled_from([300.0, 1_500.0]),
+        dirty=st.booleans(),
+        cost=st.sampled_from([1.0, 0.5, 3.0]),
+    )
+    def finish_badly(self, pick: int, how: Settle, wait_ms: float, dirty: bool, cost: float) -> None:
+        lease = self.one(pick)
+        if dirty:
+            self.signal_while_in_flight(pick)
+        self.ended(lease.source_id, lease.claimed_at_ms, 0.0 if how is Settle.RELEASE else cost)
+        self.settle(lease, how, cost=cost, wait_ms=wait_ms)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=PICK, running=st.booleans())
+    def keep(self, pick: int, running: bool) -> None:
+        self.extend(self.one(pick), running=running)
+
+    @precondition(lambda self: self.zombies)
+    @rule(pick=st.integers(0, 20), how=st.integers(0, 6))
+    def zombie_speaks(self, pick: int, how: int) -> None:
+        self.settle_late(self.zombies[-1 - pick % len(self.zombies)], how)
+
+    @precondition(lambda self: self.live())
+    @rule(looks=st.booleans())
+    def every_worker_crashes(self, looks: bool) -> None:
+        self.clock.advance(LEASE_MS + 1)
+        if looks:
+            self.tick()
+
+    @rule()
+    def housekeeping(self) -> None:
+        self.tick()
+
+    # --- dead letters --------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(source.dead for source in self.model.sources.values()))
+    @rule(pick=PICK, keep=st.booleans())
+    def decide_dead_letter(self, pick: int, keep: bool) -> None:
+        dead = [(s, ref, letter) for s in self.model.sources.values() for ref, letter in s.dead.items()]
+        source, ref, letter = dead[pick % len(dead)]
+        now = self.now()
+        found = self.bus.replay(letter) is not None if keep else self.bus.drop(letter)
+        assert found, f"promise 9: dead letter {letter} is not there"
+        if keep:
+            source.replay(ref, now)
+        else:
+            del source.dead[ref]
+        assert self.bus.replay(letter) is None and not self.bus.drop(letter), "promise 9: a dead letter was replayed twice"
+
+    # --- what the provider says, and time ------------------------------------------------------------------------
+
+    @rule(
+        source_id=st.sampled_from(sorted(RULES)),
+        remaining=st.sampled_from([0.0, 0.9, 1.0, 3.0, 1_000.0]),
+        left_ms=st.sampled_from([700.0, 4_000.0]),
+    )
+    def headers(self, source_id: str, remaining: float, left_ms: float) -> None:
+        now = self.now()
+        self.bus.feedback(source_id, remaining, left_ms)
+        self.model.bucket_of(source_id).hear(remaining, left_ms, now)
+
+    @rule(ms=st.sampled_from([1, 20, 200, 600, 1_100, 4_000, 11_000, 90_000]))
+    def time_passes(self, ms: float) -> None:
+        self.clock.advance(ms)
+
+    @rule(ms=st.sampled_from([1, 700, 30_000]))
+    def clock_jumps_back(self, ms: float) -> None:
+        self.clock.advance(-ms)
