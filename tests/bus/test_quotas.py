@@ -48,6 +48,20 @@ def test_4_a_call_that_cost_more_is_paid_back_before_the_next(bus: Bus, clock: M
     assert len(bus.claim().leases) == 1
 
 
+@pytest.mark.parametrize("released", [True, False], ids=["released", "found to cost nothing"])
+def test_4_tokens_that_time_has_brought_back_do_not_come_back_twice(bus: Bus, clock: ManualClock, released: bool):
+    bus.register("s", quota=Quota(rate=1, burst=4, concurrency=100), window_ms=0)
+    emit_many(bus, "s", 20)
+    held = bus.claim(4).leases
+    clock.advance(4_000)
+    assert len(bus.claim(100).leases) == 4, "the bucket is full again"
+    if released:
+        bus.nack(held, how=Settle.RELEASE)
+    else:
+        bus.ack(held, cost=[0.0] * 4)
+    assert bus.claim(100).leases == [], "eight calls at one moment through a burst of four"
+
+
 def test_4_sources_on_one_bucket_share_its_quota_in_turn(bus: Bus):
     for name in "ab":
         bus.register(name, quota=Quota(rate=1, burst=6, concurrency=100, bucket="tenant"))

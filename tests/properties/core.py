@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from sourcebus.bus import Settle
-from sourcebus.model import ChangeKind, Quota, Signal
+from sourcebus.model import ChangeKind, Lease, Quota, Signal
 from tests.properties.driver import LEASE_MS, Driver
 from tests.properties.model import Object, Ref, Rules, Source
 
@@ -31,7 +31,6 @@ class Core(Driver):
     def __init__(self) -> None:
         super().__init__()
         self.spent: dict[str, list[list[float]]] = {}  # bucket → [when, units]: as charged, and as settled later
-        self.charges: dict[int, list[float]] = {}  # fence → its entry
 
     # --- promise 4, told twice: the model's GCRA, and plainly, over every span of time ---------------------------
 
@@ -47,11 +46,12 @@ class Core(Driver):
                 allowed = quota.burst + quota.rate * (now - began) / 1000
                 assert units <= allowed + 1e-6, f"promise 4: {units} units in a span that allows {allowed}"
 
-    def ended(self, source_id: str, claimed: float, cost: float) -> None:
+    def end(self, lease: Lease, how: Settle | None, cost: float, wait_ms: float) -> None:
         """What a call really cost counts from its claim on, as if it had been known then."""
-        name = self.model.bucket_name(source_id, self.RULES[source_id].quota)
-        entry = next(e for e in self.spent[name] if e[0] == claimed and e[1] == self.RULES[source_id].cost)
-        entry[1] = cost
+        super().end(lease, how, cost, wait_ms)
+        rules = self.RULES[lease.source_id]
+        spent = self.spent[self.model.bucket_name(lease.source_id, rules.quota)]
+        next(e for e in spent if e == [lease.claimed_at_ms, rules.cost])[1] = 0.0 if how is Settle.RELEASE else cost
 
     # --- signals -------------------------------------------------------------------------------------------------
 
@@ -83,7 +83,6 @@ class Core(Driver):
     @rule(pick=PICK, cost=st.sampled_from([1.0, 1.0, 0.0, 2.0, 6.0]), service_ms=st.sampled_from([0.0, 3.0, 900.0]))
     def finish(self, pick: int, cost: float, service_ms: float) -> None:
         lease = self.one(pick)
-        self.ended(lease.source_id, lease.claimed_at_ms, cost)
         self.settle(lease, cost=cost, service_ms=service_ms)
 
     @precondition(lambda self: self.live())
@@ -98,7 +97,6 @@ class Core(Driver):
         lease = self.one(pick)
         if dirty:
             self.signal_while_in_flight(pick)
-        self.ended(lease.source_id, lease.claimed_at_ms, 0.0 if how is Settle.RELEASE else cost)
         self.settle(lease, how, cost=cost, wait_ms=wait_ms)
 
     @precondition(lambda self: self.live())

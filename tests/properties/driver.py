@@ -195,16 +195,20 @@ class Driver(RuleBasedStateMachine):
     ) -> None:
         """Ends a living lease, then says the same again, as a caller does whose answer was lost."""
         for again in (False, True):
-            now = self.now()
+            self.now()
             if how is None:
                 done = self.bus.ack([lease], cost=[cost], service_ms=[service_ms]).done
             else:
                 done = self.bus.nack([lease], "no", how=how, cost=cost, service_ms=service_ms, wait_ms=wait_ms).done
             assert done == [not again], f"promise 3: {how} of a {'settled' if again else 'living'} lease answered {done}"
             if not again:
-                ref = ref_of(lease.object_ref, lease.change_kind)
-                self.model.end(lease.source_id, ref, how, cost, wait_ms, now)
+                self.end(lease, how, cost, wait_ms)
         self.zombies.append(lease)
+
+    def end(self, lease: Lease, how: Settle | None, cost: float, wait_ms: float) -> None:
+        """What the model makes of a lease that the bus has just ended."""
+        ref = ref_of(lease.object_ref, lease.change_kind)
+        self.model.end(lease.source_id, ref, how, cost, wait_ms, self.model.time.now)
 
     def extend(self, lease: Lease, *, running: bool = True) -> None:
         now = self.now()

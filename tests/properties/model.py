@@ -78,17 +78,19 @@ class Bucket:
     def wake_at(self, cost: float) -> float:
         """When there are tokens for a call of this cost; one above the burst waits for a full bucket."""
         if not self.per_ms:
-            return -inf
+            return 0
         return self.full_at - (self.quota.burst - min(cost, self.quota.burst)) / self.per_ms
 
     def charge(self, cost: float, now: float) -> None:
         if self.per_ms:
             self.full_at = max(now, self.full_at) + cost / (self.per_ms * self.share_now(now))
 
-    def settle(self, more: float, now: float) -> None:
-        """Debt at the rate of now; what comes back at the full one."""
-        if self.per_ms:
-            self.full_at += more / (self.per_ms * (self.share_now(now) if more > 0 else 1))
+    def settle(self, more: float, claimed: float, now: float) -> None:
+        """Debt at the rate of now; what comes back at the full one, less what time has brought back since the claim."""
+        if self.per_ms and more > 0:
+            self.full_at += more / (self.per_ms * self.share_now(now))
+        elif self.per_ms:
+            self.full_at -= max(0.0, -more / self.per_ms - (now - claimed))
 
     def pause(self, until: float) -> None:
         self.paused_until = max(self.paused_until, ceil(until))
@@ -340,7 +342,7 @@ class Model:
         """A lease ends: in success where `how` is None."""
         source, bucket = self.sources[source_id], self.bucket_of(source_id)
         o = source.objects[ref]
-        bucket.settle((0 if how is Settle.RELEASE else cost) - o.charged, now)
+        bucket.settle((0 if how is Settle.RELEASE else cost) - o.charged, o.claimed, now)
         if how is None:
             source.succeed(ref, now)
         elif how is Settle.RELEASE:
