@@ -165,6 +165,14 @@ def test_8_live_signals_go_ahead_of_backfill_but_do_not_starve_it(bus: Bus):
     assert sum(ref.startswith("live") for ref in order) == 16
 
 
+def test_8_what_left_the_backfill_costs_it_no_turns(bus: Bus):
+    bus.register("s", live_weight=1)
+    bus.emit([SourceChanged("s", f"o{at}", signal=Signal.RECONCILE) for at in range(20)])
+    bus.emit([SourceChanged("s", f"o{at}") for at in range(10)])  # live now; their places in the backfill are stale
+    order = refs(bus.claim(10).leases)
+    assert order == ["o0", "o10", "o1", "o11", "o2", "o12", "o3", "o13", "o4", "o14"]
+
+
 def test_8_a_live_signal_takes_its_object_out_of_the_backfill(bus: Bus):
     bus.register("s")
     emit_many(bus, "s", 50, Signal.RECONCILE)

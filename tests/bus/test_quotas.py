@@ -158,6 +158,15 @@ def test_7_a_refresh_never_goes_before_the_providers_pause(bus: Bus, clock: Manu
     assert bus.claim(5).leases == []
 
 
+def test_7_a_refresh_while_its_object_dies_does_not_wait_for_the_window(bus: Bus):
+    bus.register("s", window_ms=60_000)
+    emit_many(bus, "s", 1)
+    lease = bus.claim().leases[0]
+    assert bus.refresh("s", "o0").status == "running"
+    bus.nack([lease], "no", how=Settle.HOPELESS)
+    assert refs(bus.claim().leases) == ["o0"]
+
+
 def test_7_refreshes_take_at_most_half_of_a_tiny_quota(bus: Bus, clock: ManualClock):
     bus.register("s", quota=Quota(rate=1 / 300, burst=1))
     bus.refresh("s", "a")

@@ -73,7 +73,7 @@ local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
     bury(n, s, field, r, error, now)
     if r[X_DIRTY] == 0 then return drop(field) end
     become_newer(r)
-    return make_pending(n, s, field, r, max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
+    return make_pending(n, s, field, r, r[R_LANE] == MANUAL and now or max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
   end
   if r[X_DIRTY] ~= 0 then r[R_LANE] = signal_lane(r[R_PAYLOAD]) end
   r[R_FLAGS] = flags
