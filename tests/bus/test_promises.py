@@ -240,6 +240,19 @@ def test_10_past_its_limit_a_source_keeps_one_scan_instead_of_a_list(bus: Bus, r
     assert [lease.change_kind for lease in leases].count(ChangeKind.SCAN) == 1
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
+def test_10_places_left_behind_in_the_backfill_do_not_pile_up(bus: Bus, redis: Redis, bus_name: str, together: bool):
+    bus.register("s", window_ms=0)
+    for at in range(100):
+        backfill, live = SourceChanged("s", "a", signal=Signal.RECONCILE), SourceChanged("s", "a")
+        for batch in [[backfill, live]] if together else [[backfill], [live]]:
+            bus.emit(batch)
+        if at % 2:
+            bus.emit(SourceChanged("s", "b", signal=Signal.RECONCILE))
+        bus.ack(bus.claim(2).leases)
+    assert sum(map(len, read(redis, bus_name).lists.values())) <= 2
+
+
 def test_11_a_new_life_of_redis_has_another_epoch(bus: Bus, clock: ManualClock, redis: Redis):
     epoch = bus.tick().epoch
     clock.advance(1)

@@ -117,6 +117,11 @@ local function accept(n, s, field, payload, now)
   if r and r[R_STATE] ~= COOLING then
     if lane > r[R_LANE] and (r[R_STATE] == READY or lane == MANUAL) then
       leave_pending(n, r)
+      if counts_of(n)[COUNT[r[R_LANE]]] == 0 then -- only stale entries are left there: they must not pile up
+        local list = lane_key(r[R_LANE], n)
+        pushes[list] = nil
+        call('DEL', ROOT .. list)
+      end
       merge(r, payload)
       r[R_LANE] = lane
       make_ready(n, field, r)
