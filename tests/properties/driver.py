@@ -176,7 +176,9 @@ class Driver(RuleBasedStateMachine):
         times += [o.deadline for o in objects if o.state is State.IN_FLIGHT]
         times += [self.model.can_run(name, self.model.time.now)[1] for name in self.model.buckets]
         first = min(times, default=inf)
-        assert first == inf or (next_due_ms is not None and next_due_ms <= first + 1), f"promise 4: wakes at {next_due_ms}, {first}"
+        assert first == inf or (next_due_ms is not None and next_due_ms <= first + 1), (
+            f"promise 4: wakes at {next_due_ms}, {first}"
+        )
 
     def live(self) -> list[Lease]:
         return [o.lease for s in self.model.sources.values() for o in s.objects.values() if o.lease]
@@ -271,7 +273,9 @@ class Driver(RuleBasedStateMachine):
         assert state is o.state, f"{name} is {state.name}, should be {o.state.name}"
         if state is State.DELAYED and o.due is None:
             earliest, latest = o.due_within
-            assert earliest - 1 <= record["at"] <= latest, f"promise 9: {name} backs off until {record['at']}, not {o.due_within}"
+            assert earliest - 1 <= record["at"] <= latest, (
+                f"promise 9: {name} backs off until {record['at']}, not {o.due_within}"
+            )
             o.due = record["at"]
         if state in (State.DELAYED, State.COOLING):
             assert record["at"] == o.due, f"promise 2: {name} waits until {record['at']}, should be {o.due}"
@@ -304,7 +308,9 @@ class Driver(RuleBasedStateMachine):
         wanted = bucket.share_now(self.model.time.now)
         assert abs(share - wanted) < 1e-9, f"promise 6: {name!r} has learned {share}, should be {wanted}"
         if bucket.per_ms:
-            assert abs(stored["tat"] - bucket.full_at) < 0.1, f"promise 4: {name!r} is full at {stored['tat']}, {bucket.full_at}"
+            assert abs(stored["tat"] - bucket.full_at) < 0.1, (
+                f"promise 4: {name!r} is full at {stored['tat']}, {bucket.full_at}"
+            )
 
     def counters_agree(self) -> None:
         """What people are shown is what happened."""

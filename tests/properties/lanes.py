@@ -20,7 +20,9 @@ class Lanes(Driver):
     RULES = {
         "tiny": Rules(Quota(rate=1 / 90, burst=1, concurrency=2), window_ms=30_000, live_weight=2),
         "dear": Rules(Quota(rate=1, burst=4, concurrency=3), window_ms=0, cost=3.0, refresh_ms=2_000, live_weight=1),
-        "wide": Rules(Quota(concurrency=30), window_ms=900, live_weight=3, max_attempts=2, backoff_ms=5_000, backoff_cap_ms=9_000),
+        "wide": Rules(
+            Quota(concurrency=30), window_ms=900, live_weight=3, max_attempts=2, backoff_ms=5_000, backoff_cap_ms=9_000
+        ),
     }
 
     def __init__(self) -> None:

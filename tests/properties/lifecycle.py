@@ -123,9 +123,10 @@ class Lifecycle(Driver):
 
     # --- loss ----------------------------------------------------------------------------------------------------
 
-    @rule(notice=st.booleans())
-    def redis_loses_everything(self, notice: bool) -> None:
-        """Promise 11: a new epoch; callers that knew the old life are told so, and its leases settle nothing."""
+    @rule(notice=st.booleans(), told=st.booleans())
+    def redis_loses_everything(self, notice: bool, told: bool) -> None:
+        """Promise 11: a new epoch; callers that knew the old life are told so, and its leases settle nothing. Who is not told
+        goes on with the old numbers, which mean other sources now."""
         self.clock.now = max(self.clock.now, self.model.time.now) + 1  # else docs/simulation.md, "Not judged"
         self.wipe()
         old, epoch = self.model, self.epoch
@@ -134,10 +135,12 @@ class Lifecycle(Driver):
         if notice:
             self.tick()
             assert self.epoch not in (0, epoch), "promise 11: the bus did not notice that its data was lost"
-        for source_id, source in old.sources.items():
+        for source_id in old.sources if told else ():
             with pytest.raises(UnknownSource):
-                self.bus.emit(SourceChanged(source_id, "o0"))  # its number of the old life is refused
+                self.bus.emit(SourceChanged(source_id, "o0"))
+        for source_id, source in reversed(old.sources.items()):
             self.register(source_id, source.rules)
+        for source_id in old.sources:
             self.emit(source_id, [WHOLE], Signal.RECONCILE)
 
     @staticmethod

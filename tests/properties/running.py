@@ -37,6 +37,7 @@ def run(machine: Machine, redis: Redis, *, number: int = SEED, examples: int, st
     try:
         run_state_machine_as_test(seed(number)(bound), settings=run_settings)
     except Exception as fault:
-        fault.add_note(f"again: PROPERTY_SEED={number} python -m pytest -m soak tests/properties -k 'replay and {machine.__name__}'")
+        again = f"PROPERTY_SEED={number}:{examples}:{steps}"
+        fault.add_note(f"again: {again} python -m pytest -m soak tests/properties -k 'replay and {machine.__name__}'")
         raise
     return (Driver.steps - before)[machine.__name__]

@@ -50,11 +50,14 @@ def test_new_lives_for_some_minutes(redis: Redis, capsys: pytest.CaptureFixture[
         run(machine, redis, number=number, examples=20 if machine is Fairness else 100)
         if (number - first) % 20 == 0:
             with capsys.disabled():
-                print(f"\nproperties: {Driver.steps.total() - before} steps kept every promise, now at seed {number}", flush=True)  # noqa: T201  a long run that says nothing looks hung
+                print(
+                    f"\nproperties: {Driver.steps.total() - before} steps kept every promise, now at seed {number}", flush=True
+                )  # noqa: T201  a long run that says nothing looks hung
 
 
 @pytest.mark.soak
-@pytest.mark.skipif("PROPERTY_SEED" not in os.environ, reason="set PROPERTY_SEED to the number that a failure printed")
+@pytest.mark.skipif("PROPERTY_SEED" not in os.environ, reason="set PROPERTY_SEED to what a failure printed")
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.__name__)
 def test_replay(machine: Machine, redis: Redis):
-    run(machine, redis, number=int(os.environ["PROPERTY_SEED"]), examples=20 if machine is Fairness else 100)
+    number, examples, steps = map(int, os.environ["PROPERTY_SEED"].split(":"))
+    run(machine, redis, number=number, examples=examples, steps=steps)
