@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -20,7 +21,7 @@ PICK = st.integers(0, 5)
 
 
 class Core(Driver):
-    RULES = {
+    RULES: ClassVar = {
         "plain": Rules(Quota(concurrency=1), window_ms=1_000),
         "limited": Rules(Quota(rate=0.5, burst=2, concurrency=2), window_ms=500),
         "costly": Rules(Quota(rate=2.0, burst=3, concurrency=3), window_ms=0, cost=2.0),
@@ -63,9 +64,15 @@ class Core(Driver):
     def signal(self, source_id: str, ref: Ref, signal: Signal) -> None:
         self.emit(source_id, [ref], signal)
 
-    @rule(source_id=st.sampled_from(sorted(RULES)), refs=st.lists(st.sampled_from(REFS), min_size=2, max_size=6))
-    def storm(self, source_id: str, refs: Sequence[Ref]) -> None:
+    @rule(
+        source_id=st.sampled_from(sorted(RULES)),
+        refs=st.lists(st.sampled_from(REFS), min_size=2, max_size=6),
+        then_take=st.booleans(),
+    )
+    def storm(self, source_id: str, refs: Sequence[Ref], then_take: bool) -> None:
         self.emit(source_id, list(refs), Signal.WEBHOOK)
+        if then_take:
+            self.claim(8)
 
     @precondition(lambda self: self.live())
     @rule(pick=PICK)
@@ -80,10 +87,22 @@ class Core(Driver):
         self.claim(most)
 
     @precondition(lambda self: self.live())
-    @rule(pick=PICK, cost=st.sampled_from([1.0, 1.0, 0.0, 2.0, 6.0]), service_ms=st.sampled_from([0.0, 3.0, 900.0]))
-    def finish(self, pick: int, cost: float, service_ms: float) -> None:
+    @rule(
+        pick=PICK,
+        cost=st.sampled_from([1.0, 1.0, 0.0, 2.0, 6.0]),
+        service_ms=st.sampled_from([0.0, 900.0]),
+        dirty=st.booleans(),
+        then=st.sampled_from(["rest", "take", "signal"]),
+    )
+    def finish(self, pick: int, cost: float, service_ms: float, dirty: bool, then: str) -> None:
         lease = self.one(pick)
+        if dirty:
+            self.signal_while_in_flight(pick)
         self.settle(lease, cost=cost, service_ms=service_ms)
+        if then == "signal":
+            self.emit(lease.source_id, [(lease.object_ref, ChangeKind.UPDATED)], Signal.WEBHOOK)
+        elif then == "take":
+            self.claim(8)
 
     @precondition(lambda self: self.live())
     @rule(
@@ -98,6 +117,29 @@ class Core(Driver):
         if dirty:
             self.signal_while_in_flight(pick)
         self.settle(lease, how, cost=cost, wait_ms=wait_ms)
+
+    @precondition(lambda self: self.live())
+    @rule(how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.FAILED]), pause_ms=st.sampled_from([0, 700]))
+    def everything_fails(self, how: Settle, pause_ms: float) -> None:
+        """One episode: all calls under way are refused, and the provider names shorter waits from one to the next."""
+        for at, lease in enumerate(self.live()):
+            self.settle(lease, how, wait_ms=2_000.0 / (at + 1))
+        self.clock.advance(pause_ms)
+        self.claim(8)
+
+    @precondition(lambda self: self.live())
+    @rule()
+    def zombies_return(self) -> None:
+        """Their objects are at work again elsewhere: what they say must not end that."""
+        self.clock.advance(LEASE_MS + 1)
+        self.tick()
+        self.clock.advance(1_100)
+        for _ in range(3):
+            self.claim(8)
+        again = {(lease.source_id, lease.object_ref): lease.fence for lease in self.live()}
+        late = [z for z in self.zombies if again.get((z.source_id, z.object_ref), z.fence) != z.fence]
+        for at, lease in enumerate(late[-4:]):
+            self.settle_late(lease, at)
 
     @precondition(lambda self: self.live())
     @rule(pick=PICK, running=st.booleans())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import count
 from math import inf
+from typing import ClassVar
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from redis import Redis
@@ -31,8 +32,8 @@ class Driver(RuleBasedStateMachine):
     """`redis` is set by the test that runs the machine; `RULES` are the sources that it begins with."""
 
     redis: Redis
-    RULES: Mapping[str, Rules] = {}
-    steps: Counter[str] = Counter()
+    RULES: ClassVar[Mapping[str, Rules]] = {}
+    steps: ClassVar[Counter[str]] = Counter()
     """Rules run so far, by machine: the suite asserts that there were enough."""
 
     def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -17,11 +19,17 @@ PICK = st.integers(0, 11)
 class Lanes(Driver):
     """Half of an hour of requests is what `tiny` may spend on refreshes; the others are capped at one a minute."""
 
-    RULES = {
+    RULES: ClassVar = {
         "tiny": Rules(Quota(rate=1 / 90, burst=1, concurrency=2), window_ms=30_000, live_weight=2),
         "dear": Rules(Quota(rate=1, burst=4, concurrency=3), window_ms=0, cost=3.0, refresh_ms=2_000, live_weight=1),
         "wide": Rules(
-            Quota(concurrency=30), window_ms=900, live_weight=3, max_attempts=2, backoff_ms=5_000, backoff_cap_ms=9_000
+            Quota(concurrency=30),
+            window_ms=9_000,
+            live_weight=3,
+            max_attempts=2,
+            backoff_ms=5_000,
+            backoff_cap_ms=9_000,
+            refresh_ms=2_000,
         ),
     }
 
@@ -68,9 +76,13 @@ class Lanes(Driver):
             self.emit(lease.source_id, [ref], Signal.RECONCILE)
 
     @precondition(lambda self: self.live())
-    @rule(pick=PICK, good=st.booleans(), cost=st.sampled_from([1.0, 3.0, 8.0]))
-    def finish(self, pick: int, good: bool, cost: float) -> None:
-        self.settle(self.one(pick), None if good else Settle.FAILED, cost=cost)
+    @rule(pick=PICK, good=st.booleans(), cost=st.sampled_from([1.0, 3.0, 8.0]), asks=st.booleans())
+    def finish(self, pick: int, good: bool, cost: float, asks: bool) -> None:
+        """And somebody asks for it at once: neither its window nor its backoff counts then."""
+        lease = self.one(pick)
+        self.settle(lease, None if good else Settle.FAILED, cost=cost)
+        if asks:
+            self.refresh(lease.source_id, (lease.object_ref, lease.change_kind))
 
     @precondition(lambda self: self.live())
     @rule(cost=st.sampled_from([1.0, 3.0]))
@@ -86,6 +98,7 @@ class Lanes(Driver):
     )
     def give_up(self, pick: int, how: Settle, asked: bool) -> None:
         if asked:
+            self.clock.advance(2_000)
             self.asks_for_what_is_read(pick, ask=True)
         self.settle(self.one(pick), how, wait_ms=7_000)
 

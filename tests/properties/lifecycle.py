@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -27,7 +29,7 @@ QUOTAS = (
 
 
 class Lifecycle(Driver):
-    RULES = {
+    RULES: ClassVar = {
         "a": Rules(max_pending=3, window_ms=800, backoff_ms=50),
         "b\x00": Rules(QUOTAS[3], max_pending=5, window_ms=0),
     }
@@ -57,14 +59,18 @@ class Lifecycle(Driver):
         assert (after.sources, after.sets, after.lists) == (before.sources, before.sets, before.lists)
 
     @precondition(lambda self: self.model.sources)
-    @rule(pick=PICK, comes_back=st.booleans())
-    def goes(self, pick: int, comes_back: bool) -> None:
+    @rule(pick=PICK, comes_back=st.booleans(), dying=st.booleans())
+    def goes(self, pick: int, comes_back: bool, dying: bool) -> None:
         """With all that is pending, in flight and dead. Under the same name it begins anew."""
+        for lease in self.live() if dying else ():
+            self.settle(lease, Settle.HOPELESS)
         source_id = self.known(pick)
         rules = self.model.sources[source_id].rules
         self.now()
         assert self.bus.unregister(source_id) and not self.bus.unregister(source_id)
         self.zombies += self.model.unregister(source_id)
+        letters = self.redis.hlen(f"{{{self.name}}}:dl")
+        assert letters == sum(len(source.dead) for source in self.model.sources.values()), "promise 10: dead letters are left"
         with pytest.raises(UnknownSource):
             self.bus.emit(SourceChanged(source_id, "o0"))
         if comes_back:

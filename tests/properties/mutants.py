@@ -17,11 +17,12 @@ from tests.properties.running import Machine
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` in the file becomes `new`. `file` is below ``lua/``, `_x` stands for ``_lib/x``; `promise` by DESIGN §4."""
+    """`old` in the file becomes `new`. `file` is below ``lua/``, `_x` stands for ``_lib/x``; `promise` by DESIGN §4.
+    Without a `machine` it is `test_bounded` that has to see it."""
 
     promise: int
     name: str
-    machine: Machine
+    machine: Machine | None
     file: str
     old: str
     new: str = ""
@@ -129,7 +130,7 @@ MUTANTS = (
     ),
     Mutant(5, "weights are ignored", Fairness, "_place", "1000 / s[S_WEIGHT]", "1000"),
     Mutant(5, "what the heartbeat charged is charged again", Fairness, "extend", "r[X_EST] = used"),
-    Mutant(5, "a held source stays in the ready set", Lifecycle, "pause", "touch(n)\n"),
+    Mutant(5, "a hold is not stored", Lifecycle, "pause", "touch(n)\n"),
     Mutant(5, "a held source is served", Lifecycle, "_place", "if s[S_PAUSED] ~= 0 then return nil end"),
     Mutant(
         5, "a source that moved stays in the old bucket's order", Lifecycle, "register", "call('ZREM', ROOT .. 'bs:' .. old, n)"
@@ -177,7 +178,14 @@ MUTANTS = (
     Mutant(8, "backfill starves", Lanes, "claim", "if s[S_TURN] >= s[S_LIVE_WEIGHT] then", "if false then"),
     Mutant(8, "backfill goes first", Lanes, "claim", "if s[S_TURN] >= s[S_LIVE_WEIGHT] then", "if true then"),
     Mutant(8, "a stale entry costs the backfill its turn", Lanes, "claim", "if by_turns and got > 0 then", "if by_turns then"),
-    Mutant(8, "a live signal leaves its object in the backfill", Lanes, "emit", "byte(known, R_LANE) >= lane", "true"),
+    Mutant(
+        8,
+        "a live signal leaves its object in the backfill",
+        Lanes,
+        "_queue",
+        "if lane > r[R_LANE] and (r[R_STATE] == READY or lane == MANUAL) then",
+        "if lane == MANUAL and lane > r[R_LANE] then",
+    ),
     # 9: retries and dead letters
     Mutant(9, "attempts are not counted", Core, "claim", "min(attempts + 1, 255)", "max(attempts, 1)"),
     Mutant(
@@ -231,8 +239,7 @@ MUTANTS = (
         "what overflows is dropped",
         Lifecycle,
         "_queue",
-        "    accept(n, s, n .. ':s', scan_payload(byte",
-        "    local _ = (n .. scan_payload(byte",
+        "    accept(n, s, n .. ':s', scan_payload(byte(payload, P_SIGNAL), unpack_at('<d', payload, 3)), now)\n",
     ),
     Mutant(
         10,
@@ -258,4 +265,22 @@ MUTANTS = (
         "b[B_RATE], b[B_BURST], b[B_CAP] = tonumber(ARGV[4])",
         "if created then b[B_RATE] = 0 end\nlocal _, _, _ = tonumber(ARGV[4])",
     ),
+)
+
+UNBOUNDED = (
+    Mutant(
+        12, "everything lost is reaped in one call", None, "_settle", "'x', '-inf', now, 'LIMIT', 0, most)", "'x', '-inf', now)"
+    ),
+    Mutant(
+        12,
+        "everything due is promoted in one call",
+        None,
+        "_settle",
+        "'d', '-inf', now, 'LIMIT', 0, most)",
+        "'d', '-inf', now)",
+    ),
+    Mutant(
+        12, "every bucket is woken in one call", None, "_settle", "'w', '-inf', now, 'LIMIT', 0, most)", "'w', '-inf', now)"
+    ),
+    Mutant(12, "everything that cooled is swept in one call", None, "_queue", "most = most - #fields", "most = most"),
 )

@@ -20,8 +20,9 @@ SEED = 1
 """Of the default suite, which does the same at every run."""
 
 
-def run(machine: Machine, redis: Redis, *, number: int = SEED, examples: int, steps: int = 50, shrink: bool = True) -> int:
-    """Runs `examples` lives of a bus of at most `steps` rules each. Answers how many rules were run."""
+def run(machine: Machine, redis: Redis, *, number: int = SEED, examples: int, steps: int = 50, shrink: bool = False) -> int:
+    """Runs `examples` lives of a bus of at most `steps` rules each. Answers how many rules were run. To `shrink` what failed
+    takes minutes, so a failure says how to see it again, made small."""
     bound: type[RuleBasedStateMachine] = type(machine.__name__, (machine,), {"redis": redis})
     before = Counter(Driver.steps)
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
@@ -38,6 +39,8 @@ def run(machine: Machine, redis: Redis, *, number: int = SEED, examples: int, st
         run_state_machine_as_test(seed(number)(bound), settings=run_settings)
     except Exception as fault:
         again = f"PROPERTY_SEED={number}:{examples}:{steps}"
-        fault.add_note(f"again: {again} python -m pytest -m soak tests/properties -k 'replay and {machine.__name__}'")
+        fault.add_note(
+            f"again, made small: {again} python -m pytest -m soak tests/properties -k 'replay and {machine.__name__}'"
+        )
         raise
     return (Driver.steps - before)[machine.__name__]
