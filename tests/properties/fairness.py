@@ -119,5 +119,4 @@ class Fairness(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         check(read(self.redis, self.name))
-        for suffix in read(self.redis, self.name).suffixes:
-            self.redis.delete(f"{{{self.name}}}:{suffix}")
+        self.redis.flushdb()  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped

@@ -37,10 +37,18 @@ class Lanes(Driver):
         super().__init__()
         self.refreshes: dict[str, list[float]] = {source_id: [] for source_id in self.RULES}
 
-    @rule(source_id=st.sampled_from(sorted(RULES)), first=PICK, many=st.integers(1, 6), live=st.booleans())
-    def signals(self, source_id: str, first: int, many: int, live: bool) -> None:
+    @rule(
+        source_id=st.sampled_from(sorted(RULES)),
+        first=PICK,
+        many=st.integers(1, 6),
+        live=st.booleans(),
+        then_take=st.sampled_from([0, 0, 2]),
+    )
+    def signals(self, source_id: str, first: int, many: int, live: bool, then_take: int) -> None:
         refs = [REFS[(first + at) % len(REFS)] for at in range(many)]
         self.emit(source_id, refs, Signal.WEBHOOK if live else Signal.RECONCILE)
+        if then_take:
+            self.claim(then_take)
 
     @rule(most=st.integers(1, 9))
     def take(self, most: int) -> None:
@@ -91,16 +99,18 @@ class Lanes(Driver):
             self.settle(lease, cost=cost)
 
     @precondition(lambda self: self.live())
-    @rule(
-        pick=PICK,
-        how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.RELEASE, Settle.HOPELESS]),
-        asked=st.booleans(),
-    )
-    def give_up(self, pick: int, how: Settle, asked: bool) -> None:
+    @rule(pick=PICK, how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.RELEASE]))
+    def give_up(self, pick: int, how: Settle) -> None:
+        self.settle(self.one(pick), how, wait_ms=7_000)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=PICK, asked=st.booleans())
+    def dies(self, pick: int, asked: bool) -> None:
+        """Even while somebody asks for it."""
         if asked:
             self.clock.advance(2_000)
             self.asks_for_what_is_read(pick, ask=True)
-        self.settle(self.one(pick), how, wait_ms=7_000)
+        self.settle(self.one(pick), Settle.HOPELESS)
 
     @precondition(lambda self: self.live())
     @rule()

@@ -119,7 +119,7 @@ MUTANTS = (
         4, "a source that goes keeps its slots", Lifecycle, "unregister", "b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]"
     ),
     # 5: order
-    Mutant(5, "idleness earns credit", Fairness, "_place", "return max(m[M_V], s[S_FINISH])", "return s[S_FINISH]"),
+    Mutant(5, "idleness earns credit", Fairness, "claim", "max(m[M_V], s[S_FINISH]) + got", "s[S_FINISH] + got"),
     Mutant(
         5,
         "events are charged, not worker time",
