@@ -29,6 +29,8 @@ class Core(Driver):
         "twin\x1f€": Rules(TWINS, window_ms=0),
     }
 
+    FIRST: ClassVar[Ref] = REFS[0]
+
     def __init__(self) -> None:
         super().__init__()
         self.spent: dict[str, list[list[float]]] = {}  # bucket → [when, units]: as charged, and as settled later
@@ -74,19 +76,23 @@ class Core(Driver):
         if then_take:
             self.claim(8)
 
-    @precondition(lambda self: self.live())
-    @rule(pick=PICK)
-    def signal_while_in_flight(self, pick: int) -> None:
-        lease = self.one(pick)
+    def signal_for(self, lease: Lease) -> None:
         self.emit(lease.source_id, [(lease.object_ref, ChangeKind.UPDATED)], Signal.WEBHOOK)
 
     # --- leases --------------------------------------------------------------------------------------------------
 
-    @rule(most=st.sampled_from([1, 2, 8]))
-    def take(self, most: int) -> None:
+    @rule(most=st.sampled_from([1, 2, 8]), lost_answer=st.booleans())
+    def take(self, most: int, lost_answer: bool) -> None:
+        """Twice where the answer was lost: nobody will ever settle what it held."""
         self.claim(most)
+        if lost_answer:
+            self.claim(most)
 
-    @precondition(lambda self: self.live())
+    @rule(most=st.sampled_from([2, 8]))
+    def take_and_give_back(self, most: int) -> None:
+        for lease in self.claim(most):
+            self.settle(lease, Settle.RELEASE)
+
     @rule(
         pick=PICK,
         cost=st.sampled_from([1.0, 1.0, 0.0, 2.0, 6.0]),
@@ -95,16 +101,15 @@ class Core(Driver):
         then=st.sampled_from(["rest", "take", "signal"]),
     )
     def finish(self, pick: int, cost: float, service_ms: float, dirty: bool, then: str) -> None:
-        lease = self.one(pick)
-        if dirty:
-            self.signal_while_in_flight(pick)
-        self.settle(lease, cost=cost, service_ms=service_ms)
-        if then == "signal":
-            self.emit(lease.source_id, [(lease.object_ref, ChangeKind.UPDATED)], Signal.WEBHOOK)
-        elif then == "take":
-            self.claim(8)
+        if lease := self.one(pick):
+            if dirty:
+                self.signal_for(lease)
+            self.settle(lease, cost=cost, service_ms=service_ms)
+            if then == "signal":
+                self.signal_for(lease)
+            elif then == "take":
+                self.claim(8)
 
-    @precondition(lambda self: self.live())
     @rule(
         pick=PICK,
         how=st.sampled_from(list(Settle)),
@@ -113,50 +118,39 @@ class Core(Driver):
         cost=st.sampled_from([1.0, 0.5, 3.0]),
     )
     def finish_badly(self, pick: int, how: Settle, wait_ms: float, dirty: bool, cost: float) -> None:
-        lease = self.one(pick)
-        if dirty:
-            self.signal_while_in_flight(pick)
-        self.settle(lease, how, cost=cost, wait_ms=wait_ms)
+        if lease := self.one(pick):
+            if dirty:
+                self.signal_for(lease)
+            self.settle(lease, how, cost=cost, wait_ms=wait_ms)
 
-    @precondition(lambda self: self.live())
-    @rule(how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.FAILED]), pause_ms=st.sampled_from([0, 700]))
-    def everything_fails(self, how: Settle, pause_ms: float) -> None:
-        """One episode: all calls under way are refused, and the provider names shorter waits from one to the next."""
-        for at, lease in enumerate(self.live()):
-            self.settle(lease, how, wait_ms=2_000.0 / (at + 1))
-        self.clock.advance(pause_ms)
-        self.claim(8)
-
-    @precondition(lambda self: self.live())
-    @rule()
-    def zombies_return(self) -> None:
-        """Their objects are at work again elsewhere: what they say must not end that."""
-        self.clock.advance(LEASE_MS + 1)
-        self.tick()
-        self.clock.advance(1_100)
-        for _ in range(3):
-            self.claim(8)
-        again = {(lease.source_id, lease.object_ref): lease.fence for lease in self.live()}
-        late = [z for z in self.zombies if again.get((z.source_id, z.object_ref), z.fence) != z.fence]
-        for at, lease in enumerate(late[-4:]):
-            self.settle_late(lease, at)
-
-    @precondition(lambda self: self.live())
-    @rule(pick=PICK, running=st.booleans())
-    def keep(self, pick: int, running: bool) -> None:
-        self.extend(self.one(pick), running=running)
+    @rule(pick=PICK, running=st.booleans(), how_long=st.sampled_from([10, 6_000]))
+    def keep(self, pick: int, running: bool, how_long: float) -> None:
+        """Others whose time is up meanwhile are lost; this one is not."""
+        if lease := self.one(pick):
+            self.clock.advance(how_long)
+            self.extend(lease, running=running)
+            self.clock.advance(how_long)
+            self.tick()
 
     @precondition(lambda self: self.zombies)
     @rule(pick=st.integers(0, 20), how=st.integers(0, 6))
     def zombie_speaks(self, pick: int, how: int) -> None:
         self.settle_late(self.zombies[-1 - pick % len(self.zombies)], how)
 
-    @precondition(lambda self: self.live())
-    @rule(looks=st.booleans())
-    def every_worker_crashes(self, looks: bool) -> None:
+    @rule(pick=PICK, returns=st.booleans())
+    def every_worker_crashes(self, pick: int, returns: bool) -> None:
+        """Zombies whose objects are at work again elsewhere must not end that."""
+        self.one(pick)
         self.clock.advance(LEASE_MS + 1)
-        if looks:
+        if returns:
             self.tick()
+            self.clock.advance(1_100)
+            for _ in range(3):
+                self.claim(8)
+            again = {(lease.source_id, lease.object_ref): lease.fence for lease in self.live()}
+            late = [z for z in self.zombies if again.get((z.source_id, z.object_ref), z.fence) != z.fence]
+            for at, lease in enumerate(late[-4:]):
+                self.settle_late(lease, at)
 
     @rule()
     def housekeeping(self) -> None:
@@ -164,15 +158,21 @@ class Core(Driver):
 
     # --- dead letters --------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: any(source.dead for source in self.model.sources.values()))
-    @rule(pick=PICK, keep=st.booleans())
-    def decide_dead_letter(self, pick: int, keep: bool) -> None:
+    @rule(pick=PICK, decision=st.sampled_from(["replay", "drop", "later"]), dirty=st.booleans())
+    def dies(self, pick: int, decision: str, dirty: bool) -> None:
+        """And somebody decides about a dead letter: of this object, or of one that died earlier."""
+        if lease := self.one(pick):
+            if dirty:
+                self.signal_for(lease)
+            self.settle(lease, Settle.HOPELESS)
         dead = [(s, ref, letter) for s in self.model.sources.values() for ref, letter in s.dead.items()]
+        if decision == "later" or not dead:
+            return
         source, ref, letter = dead[pick % len(dead)]
         now = self.now()
-        found = self.bus.replay(letter) is not None if keep else self.bus.drop(letter)
+        found = self.bus.replay(letter) is not None if decision == "replay" else self.bus.drop(letter)
         assert found, f"promise 9: dead letter {letter} is not there"
-        if keep:
+        if decision == "replay":
             source.replay(ref, now)
         else:
             del source.dead[ref]
@@ -182,13 +182,29 @@ class Core(Driver):
 
     @rule(
         source_id=st.sampled_from(sorted(RULES)),
-        remaining=st.sampled_from([0.0, 0.9, 1.0, 3.0, 1_000.0]),
-        left_ms=st.sampled_from([700.0, 4_000.0]),
+        how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.FAILED]),
+        pause_ms=st.sampled_from([0, 700]),
     )
-    def headers(self, source_id: str, remaining: float, left_ms: float) -> None:
-        now = self.now()
-        self.bus.feedback(source_id, remaining, left_ms)
-        self.model.bucket_of(source_id).hear(remaining, left_ms, now)
+    def all_calls_fail(self, source_id: str, how: Settle, pause_ms: float) -> None:
+        """One episode: all calls under way are refused, and the provider names shorter waits from one to the next."""
+        self.emit(source_id, list(REFS), Signal.WEBHOOK)
+        self.claim(8)
+        for at, lease in enumerate(self.live()):
+            self.settle(lease, how, wait_ms=2_000.0 / (at + 1))
+        self.clock.advance(pause_ms)
+        self.claim(8)
+
+    @rule(
+        source_id=st.sampled_from(sorted(RULES)),
+        said=st.lists(
+            st.tuples(st.sampled_from([0.0, 0.9, 1.0, 3.0, 1_000.0]), st.sampled_from([700.0, 4_000.0])), min_size=1, max_size=3
+        ),
+    )
+    def headers(self, source_id: str, said: list[tuple[float, float]]) -> None:
+        for remaining, left_ms in said:
+            now = self.now()
+            self.bus.feedback(source_id, remaining, left_ms)
+            self.model.bucket_of(source_id).hear(remaining, left_ms, now)
 
     @rule(ms=st.sampled_from([1, 20, 200, 600, 1_100, 4_000, 11_000, 90_000]))
     def time_passes(self, ms: float) -> None:

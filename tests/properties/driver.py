@@ -33,6 +33,7 @@ class Driver(RuleBasedStateMachine):
 
     redis: Redis
     RULES: ClassVar[Mapping[str, Rules]] = {}
+    FIRST: ClassVar[Ref] = ("o1", ChangeKind.UPDATED)
     steps: ClassVar[Counter[str]] = Counter()
     """Rules run so far, by machine: the suite asserts that there were enough."""
 
@@ -184,10 +185,14 @@ class Driver(RuleBasedStateMachine):
     def live(self) -> list[Lease]:
         return [o.lease for s in self.model.sources.values() for o in s.objects.values() if o.lease]
 
-    def one(self, pick: int) -> Lease:
-        """One of the living leases; the caller knows that there is one."""
+    def one(self, pick: int) -> Lease | None:
+        """One of the living leases. Where there is none, one more signal is sent and claimed; None if it may not run now."""
+        if not self.live() and self.model.sources:
+            ids = sorted(self.model.sources)
+            self.emit(ids[pick % len(ids)], [self.FIRST], Signal.WEBHOOK)
+            self.claim(8)
         live = self.live()
-        return live[pick % len(live)]
+        return live[pick % len(live)] if live else None
 
     def object_of(self, lease: Lease) -> Object | None:
         source = self.model.sources.get(lease.source_id)

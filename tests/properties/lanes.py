@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 
 from sourcebus.bus import Settle
-from sourcebus.model import ChangeKind, Quota, Signal
+from sourcebus.model import ChangeKind, Lease, Quota, Signal
 from tests.properties.driver import LEASE_MS, Driver
 from tests.properties.model import WHOLE, Ref, Rules
 
@@ -73,48 +73,48 @@ class Lanes(Driver):
                 half = rules.quota.rate * span / 1000 / 2
                 assert (calls - 1) * rules.cost <= half + 1e-6, f"promise 7: {calls} refreshes in {span} ms take more than half"
 
-    @precondition(lambda self: self.live())
     @rule(pick=PICK, ask=st.booleans())
     def asks_for_what_is_read(self, pick: int, ask: bool) -> None:
-        lease = self.one(pick)
+        if lease := self.one(pick):
+            self.newer(lease, ask=ask)
+
+    def newer(self, lease: Lease, *, ask: bool) -> None:
         ref = lease.object_ref, lease.change_kind
         if ask:
             self.refresh(lease.source_id, ref)
         else:
             self.emit(lease.source_id, [ref], Signal.RECONCILE)
 
-    @precondition(lambda self: self.live())
     @rule(pick=PICK, good=st.booleans(), cost=st.sampled_from([1.0, 3.0, 8.0]), asks=st.booleans())
     def finish(self, pick: int, good: bool, cost: float, asks: bool) -> None:
         """And somebody asks for it at once: neither its window nor its backoff counts then."""
-        lease = self.one(pick)
-        self.settle(lease, None if good else Settle.FAILED, cost=cost)
-        if asks:
-            self.refresh(lease.source_id, (lease.object_ref, lease.change_kind))
+        if lease := self.one(pick):
+            self.settle(lease, None if good else Settle.FAILED, cost=cost)
+            if asks:
+                self.newer(lease, ask=True)
 
-    @precondition(lambda self: self.live())
     @rule(cost=st.sampled_from([1.0, 3.0]))
     def finish_all(self, cost: float) -> None:
         for lease in self.live():
             self.settle(lease, cost=cost)
 
-    @precondition(lambda self: self.live())
     @rule(pick=PICK, how=st.sampled_from([Settle.THROTTLED, Settle.UNAVAILABLE, Settle.RELEASE]))
     def give_up(self, pick: int, how: Settle) -> None:
-        self.settle(self.one(pick), how, wait_ms=7_000)
+        if lease := self.one(pick):
+            self.settle(lease, how, wait_ms=7_000)
 
-    @precondition(lambda self: self.live())
     @rule(pick=PICK, asked=st.booleans())
     def dies(self, pick: int, asked: bool) -> None:
         """Even while somebody asks for it."""
-        if asked:
-            self.clock.advance(2_000)
-            self.asks_for_what_is_read(pick, ask=True)
-        self.settle(self.one(pick), Settle.HOPELESS)
+        if lease := self.one(pick):
+            if asked:
+                self.clock.advance(2_000)
+                self.newer(lease, ask=True)
+            self.settle(lease, Settle.HOPELESS)
 
-    @precondition(lambda self: self.live())
-    @rule()
-    def crash(self) -> None:
+    @rule(pick=PICK)
+    def crash(self, pick: int) -> None:
+        self.one(pick)
         self.clock.advance(LEASE_MS + 1)
         self.tick()
 

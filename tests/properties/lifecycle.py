@@ -62,6 +62,7 @@ class Lifecycle(Driver):
     @rule(pick=PICK, comes_back=st.booleans(), dying=st.booleans())
     def goes(self, pick: int, comes_back: bool, dying: bool) -> None:
         """With all that is pending, in flight and dead. Under the same name it begins anew."""
+        self.one(pick)
         for lease in self.live() if dying else ():
             self.settle(lease, Settle.HOPELESS)
         source_id = self.known(pick)
@@ -103,19 +104,19 @@ class Lifecycle(Driver):
     def take(self, most: int) -> None:
         self.claim(most)
 
-    @precondition(lambda self: self.live())
     @rule(pick=PICK, how=st.sampled_from([None, None, *Settle]), cost=st.sampled_from([1.0, 4.0]))
     def finish(self, pick: int, how: Settle | None, cost: float) -> None:
-        self.settle(self.one(pick), how, cost=cost, wait_ms=900)
+        if lease := self.one(pick):
+            self.settle(lease, how, cost=cost, wait_ms=900)
 
     @precondition(lambda self: self.zombies)
     @rule(pick=st.integers(0, 20), how=st.integers(0, 6))
     def zombie_speaks(self, pick: int, how: int) -> None:
         self.settle_late(self.zombies[-1 - pick % len(self.zombies)], how)
 
-    @precondition(lambda self: self.live())
-    @rule()
-    def every_worker_crashes(self) -> None:
+    @rule(pick=PICK)
+    def every_worker_crashes(self, pick: int) -> None:
+        self.one(pick)
         self.clock.advance(LEASE_MS + 1)
         self.tick()
 
