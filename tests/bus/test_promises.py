@@ -142,6 +142,25 @@ def test_5_equal_sources_get_equal_shares(bus: Bus):
     assert total**2 / (20 * squares) >= 0.999, "Jain's index"
 
 
+def test_5_a_source_whose_calls_vary_gets_its_share(bus: Bus):
+    for name in ("varying", "steady"):
+        bus.register(name, window_ms=0)
+        emit_many(bus, name, 40)
+    spent, calls = Counter[str](), Counter[str]()
+    for _ in range(500):
+        leases = bus.claim(8).leases
+        took: list[float] = []
+        for lease in leases:
+            calls[lease.source_id] += 1
+            long = lease.source_id == "varying" and calls["varying"] % 4 == 0
+            took.append(15.0 if lease.source_id == "steady" else 50.0 if long else 2.0)
+        bus.ack(leases, service_ms=took)
+        for lease, ms in zip(leases, took, strict=True):
+            spent[lease.source_id] += int(ms)
+        bus.emit([SourceChanged(lease.source_id, lease.object_ref) for lease in leases])
+    assert abs(spent["varying"] - spent["steady"]) < 8 * (50 + 15), "what is in flight of each, and no more with time"
+
+
 def test_5_idling_earns_no_credit(bus: Bus):
     bus.register("busy")
     bus.register("idle")

@@ -119,7 +119,10 @@ MUTANTS = (
         4, "a source that goes keeps its slots", Lifecycle, "unregister", "b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]"
     ),
     # 5: order
-    Mutant(5, "idleness earns credit", Fairness, "claim", "max(m[M_V], s[S_FINISH]) + got", "s[S_FINISH] + got"),
+    Mutant(5, "idleness earns credit", Fairness, "_place", "= max(m[M_V], sources[n][S_FINISH])", "= sources[n][S_FINISH]"),
+    Mutant(
+        5, "what comes back is forgotten", Fairness, "claim", "s[S_BUCKET] == 0 and s[S_FINISH] or max(m[M_V]", "max(m[M_V]"
+    ),
     Mutant(
         5,
         "events are charged, not worker time",

@@ -21,7 +21,7 @@ PLAN: dict[Machine, tuple[int, int, int]] = {
     Core: (120, 50, 4_800),
     Lanes: (80, 50, 3_200),
     Lifecycle: (55, 50, 2_000),
-    Fairness: (12, 10, 60),
+    Fairness: (8, 10, 40),
 }
 """Machine → lives, most rules in each, and the rules that are run in all of them at the least."""
 

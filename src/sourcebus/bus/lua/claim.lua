@@ -142,7 +142,8 @@ while taken < want and not stop and skips > 0 do
     if got > 0 then
       taken = taken + got
       m[M_V] = max(m[M_V], tag)
-      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + got * work(s[S_EST], s)
+      local from = s[S_BUCKET] == 0 and s[S_FINISH] or max(m[M_V], s[S_FINISH])
+      s[S_FINISH] = from + got * work(s[S_EST], s)
       charge_tokens(b, got * s[S_COST], now)
     end
     touch_source(n, s)
