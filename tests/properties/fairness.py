@@ -26,6 +26,7 @@ _names = count(1)
 
 MOST = 2
 BACKLOG = 3 * MOST
+LEAST_MS = 0.05  # settle.lua's: nothing is free
 SLACK_MS = 20.0
 """A turn of very short work may be several objects at once, and giving back costs a trifle: docs/bus.md, promise 5."""
 
@@ -110,7 +111,7 @@ class Fairness(RuleBasedStateMachine):
     def finish(self, leases: list[Lease], took: list[float]) -> None:
         assert self.bus.ack(leases, service_ms=took).done == [True] * len(leases)
         for lease, service_ms in zip(leases, took, strict=True):
-            self.done[lease.source_id] += service_ms / WEIGHTS.get(lease.source_id, 1.0)
+            self.done[lease.source_id] += max(service_ms, LEAST_MS) / WEIGHTS.get(lease.source_id, 1.0)
         self.bus.emit([SourceChanged(lease.source_id, lease.object_ref) for lease in leases if lease.source_id in self.busy])
 
     def nobody_is_ahead(self) -> None:

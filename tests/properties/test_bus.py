@@ -43,12 +43,13 @@ def test_the_bus_keeps_its_promises(machine: Machine, redis: Redis):
 def test_new_lives_for_some_minutes(redis: Redis, capsys: pytest.CaptureFixture[str]):
     """``SOAK_MINUTES`` says for how long: 10, or hours."""
     end = time.monotonic() + float(os.environ.get("SOAK_MINUTES", "10")) * 60
-    before, first = Driver.steps.total(), SystemRandom().randrange(10**9)
-    for number, machine in zip(count(first), cycle(MACHINES), strict=False):
+    before, said = Driver.steps.total(), time.monotonic()
+    for number, machine in zip(count(SystemRandom().randrange(10**9)), cycle(MACHINES), strict=False):
         if time.monotonic() >= end:
             break
         run(machine, redis, number=number, examples=20 if machine is Fairness else 100)
-        if (number - first) % 20 == 0:
+        if time.monotonic() - said > 30:
+            said = time.monotonic()
             kept = Driver.steps.total() - before
             with capsys.disabled():  # a long run that says nothing looks hung
                 print(f"\nproperties: {kept} steps kept every promise, now at seed {number}", flush=True)  # noqa: T201
