@@ -28,11 +28,15 @@ class Keyspace:
     lists: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     sets: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     suffixes: set[str] = field(default_factory=set[str])
+    names: dict[str, str] = field(default_factory=dict[str, str])  # number → source or shared bucket
+    dead: dict[str, str] = field(default_factory=dict[str, str])  # object → id of its dead letter
+    meta: dict[str, float] = field(default_factory=dict[str, float])
 
 
 # One round trip for all of it: the property machine looks after every step.
 _DUMP = """
 local read = {
+  string = function(key) return { redis.call('GET', key) } end,
   list = function(key) return redis.call('LRANGE', key, 0, -1) end,
   zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
   hash = function(key) return redis.call('HGETALL', key) end,
@@ -66,8 +70,13 @@ def read(redis: Redis, bus_name: str) -> Keyspace:
             space.lists[suffix] = [_text(value) for value in values]
         elif kind == b"zset":
             space.sets[suffix] = {_text(name): float(score) for name, score in zip(values[::2], values[1::2], strict=True)}
+        elif suffix == "m":
+            space.meta = _unpack("M", values[0])
         elif kind == b"hash":
             hashes[suffix] = {_text(name): value for name, value in zip(values[::2], values[1::2], strict=True)}
+    space.names = {number: _text(name) for number, name in hashes.get("names", {}).items()}
+    space.names |= {f"b{int(number)}": name for name, number in hashes.get("bids", {}).items()}
+    space.dead = {name: _text(letter) for name, letter in hashes.get("dlk", {}).items()}
     space.buckets = {name: _unpack("B", packed) for name, packed in hashes.get("bkt", {}).items()}
     for number, packed in hashes.get("src", {}).items():
         source = _unpack("S", packed) | _unpack("N", hashes["n"][number])
@@ -102,11 +111,16 @@ def check(space: Keyspace) -> None:
         if state == COOLING:
             second = int(record["at"] // 1000) + 1
             assert name in space.lists.get(f"c:{second}", []), f"{name} cools and is never swept"
+            assert space.meta["wheel"] <= second <= space.meta["wheel_end"], f"{name} cools outside of the wheel: never swept"
     for number, source in space.sources.items():
         for counter in ("n0", "n1", "n2", "delayed", "in_flight"):
             assert source[counter] == counted[number][counter], f"source {number}: {counter} leaks"
+    for number, source in space.sources.items():
+        assert source["dead"] == sum(name.startswith(f"{number}:") for name in space.dead), f"source {number}: dead leaks"
     for name in space.sets.get("x", {}):
         assert name in space.records, f"a lease without a record: {name}"
+    for name in space.sets.get("d", {}):
+        assert space.records.get(name, {}).get("state") == DELAYED, f"{name} would be woken and is not delayed"
     _check_buckets(space)
 
 
@@ -114,7 +128,7 @@ def _check_buckets(space: Keyspace) -> None:
     for number, bucket in space.buckets.items():
         members = [s for n, s in space.sources.items() if number == (f"b{int(s['bucket'])}" if s["bucket"] else n)]
         assert bucket["in_flight"] == sum(source["in_flight"] for source in members), f"bucket {number}: in_flight leaks"
-        runnable = any(not s["paused"] and s["n0"] + s["n1"] + s["n2"] > 0 for s in members)
+        runnable = any(_runnable(source) for source in members)
         in_ready, in_wait = number in space.sets.get("z", {}), number in space.sets.get("w", {})
         assert in_ready == (bucket["where"] == 1), f"bucket {number}: z and its place differ"
         assert in_wait == (bucket["where"] == 2), f"bucket {number}: w and its place differ"
@@ -122,3 +136,10 @@ def _check_buckets(space: Keyspace) -> None:
             assert in_ready or in_wait, f"bucket {number} can run and stands nowhere: it would sleep for ever"
         if not runnable:
             assert not in_ready, f"bucket {number} has nothing to run and is in the ready set"
+        if number.startswith("b"):
+            waiting = {n for n, s in space.sources.items() if f"b{int(s['bucket'])}" == number and _runnable(s)}
+            assert set(space.sets.get(f"bs:{number}", {})) == waiting, f"bucket {number}: its own order lacks a source"
+
+
+def _runnable(source: dict[str, float]) -> bool:
+    return not source["paused"] and source["n0"] + source["n1"] + source["n2"] > 0

@@ -142,6 +142,25 @@ def test_5_equal_sources_get_equal_shares(bus: Bus):
     assert total**2 / (20 * squares) >= 0.999, "Jain's index"
 
 
+def test_5_a_source_whose_calls_vary_gets_its_share(bus: Bus):
+    for name in ("varying", "steady"):
+        bus.register(name, window_ms=0)
+        emit_many(bus, name, 40)
+    spent, calls = Counter[str](), Counter[str]()
+    for _ in range(500):
+        leases = bus.claim(8).leases
+        took: list[float] = []
+        for lease in leases:
+            calls[lease.source_id] += 1
+            long = lease.source_id == "varying" and calls["varying"] % 4 == 0
+            took.append(15.0 if lease.source_id == "steady" else 50.0 if long else 2.0)
+        bus.ack(leases, service_ms=took)
+        for lease, ms in zip(leases, took, strict=True):
+            spent[lease.source_id] += int(ms)
+        bus.emit([SourceChanged(lease.source_id, lease.object_ref) for lease in leases])
+    assert abs(spent["varying"] - spent["steady"]) < 8 * (50 + 15), "what is in flight of each, and no more with time"
+
+
 def test_5_idling_earns_no_credit(bus: Bus):
     bus.register("busy")
     bus.register("idle")
@@ -163,6 +182,14 @@ def test_8_live_signals_go_ahead_of_backfill_but_do_not_starve_it(bus: Bus):
     bus.emit([SourceChanged("s", f"live{at}") for at in range(100)])
     order = refs(bus.claim(18).leases)
     assert sum(ref.startswith("live") for ref in order) == 16
+
+
+def test_8_what_left_the_backfill_costs_it_no_turns(bus: Bus):
+    bus.register("s", live_weight=1)
+    bus.emit([SourceChanged("s", f"o{at}", signal=Signal.RECONCILE) for at in range(20)])
+    bus.emit([SourceChanged("s", f"o{at}") for at in range(10)])  # live now; their places in the backfill are stale
+    order = refs(bus.claim(10).leases)
+    assert order == ["o0", "o10", "o1", "o11", "o2", "o12", "o3", "o13", "o4", "o14"]
 
 
 def test_8_a_live_signal_takes_its_object_out_of_the_backfill(bus: Bus):
@@ -230,6 +257,19 @@ def test_10_past_its_limit_a_source_keeps_one_scan_instead_of_a_list(bus: Bus, r
     assert len(read(redis, bus_name).records) == 11
     leases = bus.claim(100).leases
     assert [lease.change_kind for lease in leases].count(ChangeKind.SCAN) == 1
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
+def test_10_places_left_behind_in_the_backfill_do_not_pile_up(bus: Bus, redis: Redis, bus_name: str, together: bool):
+    bus.register("s", window_ms=0)
+    for at in range(100):
+        backfill, live = SourceChanged("s", "a", signal=Signal.RECONCILE), SourceChanged("s", "a")
+        for batch in [[backfill, live]] if together else [[backfill], [live]]:
+            bus.emit(batch)
+        if at % 2:
+            bus.emit(SourceChanged("s", "b", signal=Signal.RECONCILE))
+        bus.ack(bus.claim(2).leases)
+    assert sum(map(len, read(redis, bus_name).lists.values())) <= 2
 
 
 def test_11_a_new_life_of_redis_has_another_epoch(bus: Bus, clock: ManualClock, redis: Redis):

@@ -48,6 +48,20 @@ def test_4_a_call_that_cost_more_is_paid_back_before_the_next(bus: Bus, clock: M
     assert len(bus.claim().leases) == 1
 
 
+@pytest.mark.parametrize("released", [True, False], ids=["released", "found to cost nothing"])
+def test_4_tokens_that_time_has_brought_back_do_not_come_back_twice(bus: Bus, clock: ManualClock, released: bool):
+    bus.register("s", quota=Quota(rate=1, burst=4, concurrency=100), window_ms=0)
+    emit_many(bus, "s", 20)
+    held = bus.claim(4).leases
+    clock.advance(4_000)
+    assert len(bus.claim(100).leases) == 4, "the bucket is full again"
+    if released:
+        bus.nack(held, how=Settle.RELEASE)
+    else:
+        bus.ack(held, cost=[0.0] * 4)
+    assert bus.claim(100).leases == [], "eight calls at one moment through a burst of four"
+
+
 def test_4_sources_on_one_bucket_share_its_quota_in_turn(bus: Bus):
     for name in "ab":
         bus.register(name, quota=Quota(rate=1, burst=6, concurrency=100, bucket="tenant"))
@@ -142,6 +156,15 @@ def test_7_a_refresh_never_goes_before_the_providers_pause(bus: Bus, clock: Manu
     answer = bus.refresh("s")
     assert (answer.status, answer.until_ms) == ("provider_pause", clock.now_ms() + 9_000)
     assert bus.claim(5).leases == []
+
+
+def test_7_a_refresh_while_its_object_dies_does_not_wait_for_the_window(bus: Bus):
+    bus.register("s", window_ms=60_000)
+    emit_many(bus, "s", 1)
+    lease = bus.claim().leases[0]
+    assert bus.refresh("s", "o0").status == "running"
+    bus.nack([lease], "no", how=Settle.HOPELESS)
+    assert refs(bus.claim().leases) == ["o0"]
 
 
 def test_7_refreshes_take_at_most_half_of_a_tiny_quota(bus: Bus, clock: ManualClock):

@@ -24,7 +24,7 @@ for i = 1, #fields do
   end
   if at == fence and s then
     if not s[S_TOUCHED] then touch(n) end
-    free_slot(s, b, est, charged, service, cost, now)
+    free_slot(s, b, claimed, est, charged, service, cost, now)
     learn(s, service)
     s[S_ACKED] = s[S_ACKED] + 1
     if s[S_DEAD] > 0 then forget_dead_letter(s, field) end

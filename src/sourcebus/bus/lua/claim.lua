@@ -68,10 +68,7 @@ local function choose_lane(s, q)
   if q[N_N2] > 0 then return MANUAL, 1 end
   if q[N_N1] == 0 then return BACKFILL, q[N_N0] end
   if q[N_N0] == 0 then return LIVE, q[N_N1] end
-  if s[S_TURN] >= s[S_LIVE_WEIGHT] then
-    s[S_TURN] = 0
-    return BACKFILL, 1
-  end
+  if s[S_TURN] >= s[S_LIVE_WEIGHT] then return BACKFILL, 1, true end
   return LIVE, max(1, min(q[N_N1], s[S_LIVE_WEIGHT] - s[S_TURN])), true
 end
 
@@ -127,7 +124,8 @@ local function take(n, s, b, most)
   m[M_FENCE] = fence + got
   q[COUNT[lane]] = q[COUNT[lane]] - got
   s[S_IN_FLIGHT], s[S_CLAIMED], b[B_IN_FLIGHT] = s[S_IN_FLIGHT] + got, s[S_CLAIMED] + got, b[B_IN_FLIGHT] + got
-  if by_turns then s[S_TURN] = s[S_TURN] + got end
+  -- A stale entry is no turn: backfill that found nothing goes on being next.
+  if by_turns and got > 0 then s[S_TURN] = lane == LIVE and s[S_TURN] + got or 0 end
   return got
 end
 
@@ -144,7 +142,8 @@ while taken < want and not stop and skips > 0 do
     if got > 0 then
       taken = taken + got
       m[M_V] = max(m[M_V], tag)
-      s[S_FINISH] = max(m[M_V], s[S_FINISH]) + got * work(s[S_EST], s)
+      local from = s[S_BUCKET] == 0 and s[S_FINISH] or max(m[M_V], s[S_FINISH])
+      s[S_FINISH] = from + got * work(s[S_EST], s)
       charge_tokens(b, got * s[S_COST], now)
     end
     touch_source(n, s)

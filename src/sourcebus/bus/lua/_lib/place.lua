@@ -9,13 +9,14 @@ local RECOVERY_MS = 600000 -- a halved rate is whole again after this long witho
 -- Worker time as the fair order counts it: whole microseconds, lighter for heavier sources.
 local function work(ms, s) return floor(ms * 1000 / s[S_WEIGHT] + 0.5) end
 
--- Start tag of start-time fair queueing (Goyal, Vin, Cheng 1996): no credit for having been idle.
-local function start_tag(n, s)
+-- Start tag of start-time fair queueing (Goyal, Vin, Cheng 1996): no credit for having been idle. Who was ready all along
+-- keeps what comes back when a call took less time than was charged: else sources whose calls vary get less than their share.
+local function start_tag(n, s, was_ready)
   if s[S_PAUSED] ~= 0 then return nil end
   local q = counts_of(n)
   if q[N_N2] > 0 then return REFRESH_TAG end
   if q[N_N0] + q[N_N1] == 0 then return nil end
-  return max(m[M_V], s[S_FINISH])
+  return was_ready and s[S_FINISH] or max(m[M_V], s[S_FINISH])
 end
 
 local function rate_now(b, now)
@@ -28,7 +29,7 @@ local function bucket_state(id, b, now)
   if b[B_SHARED] == 0 then
     n = id
     s = source(n)
-    tag = s and start_tag(n, s)
+    tag = s and start_tag(n, s, b[B_WHERE] == IN_READY)
   else
     local head = call('ZRANGE', ROOT .. 'bs:' .. id, 0, 0, 'WITHSCORES')
     n, tag = head[1], tonumber(head[2])
@@ -65,6 +66,7 @@ local function place_bucket(id, b, now)
   local where, at, why, n = bucket_state(id, b, now)
   if where ~= b[B_WHERE] or why ~= b[B_WHY] then
     count_wait(b, now)
+    if where == IN_READY and b[B_SHARED] == 0 then sources[n][S_FINISH] = max(m[M_V], sources[n][S_FINISH]) end
     b[B_WHERE], b[B_WHY] = where, why
   end
   b[B_AT] = at

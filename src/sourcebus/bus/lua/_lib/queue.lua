@@ -120,6 +120,11 @@ local function accept(n, s, field, payload, now)
     if r[R_FLAGS] >= BEGUN and r[R_FLAGS] < NEWER then r[R_FLAGS] = r[R_FLAGS] + NEWER end
     if lane > r[R_LANE] and (r[R_STATE] == READY or lane == MANUAL) then
       leave_pending(n, r)
+      if counts_of(n)[COUNT[r[R_LANE]]] == 0 then -- only stale entries are left there: they must not pile up
+        local list = lane_key(r[R_LANE], n)
+        pushes[list] = nil
+        call('DEL', ROOT .. list)
+      end
       merge(r, payload)
       r[R_LANE] = lane
       make_ready(n, field, r)

@@ -11,18 +11,21 @@ local function held(field, fence)
 end
 
 -- `est` and `charged` are what the claim was charged in advance, in ms and in units. The caller touches the source.
-local function free_slot(s, b, est, charged, service, cost, now)
+local function free_slot(s, b, claimed, est, charged, service, cost, now)
   s[S_IN_FLIGHT] = s[S_IN_FLIGHT] - 1
   b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - 1
-  if cost ~= charged and b[B_RATE] > 0 then
-    -- What comes back counts at the full rate: it may have been charged at that, before a 429 halved it.
-    b[B_TAT] = b[B_TAT] + (cost - charged) / (cost > charged and rate_now(b, now) or b[B_RATE])
+  if cost > charged and b[B_RATE] > 0 then
+    b[B_TAT] = b[B_TAT] + (cost - charged) / rate_now(b, now)
+  elseif cost < charged and b[B_RATE] > 0 then
+    -- What comes back counts at the full rate: it may have been charged at that, before a 429 halved it. And only as far as
+    -- the time since the claim has not brought it back already: else calls claimed meanwhile and these go beyond the burst.
+    b[B_TAT] = b[B_TAT] - max(0, (charged - cost) / b[B_RATE] - (now - claimed))
   end
   s[S_FINISH] = s[S_FINISH] + work(max(service, LEAST_MS) - est, s)
 end
 
 local function end_lease(n, s, r, service, cost, now)
-  free_slot(s, bucket(bucket_id(n, s)), r[X_EST], r[X_COST], service, cost, now)
+  free_slot(s, bucket(bucket_id(n, s)), r[X_CLAIMED], r[X_EST], r[X_COST], service, cost, now)
   touch(n)
 end
 
@@ -78,7 +81,7 @@ local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
     bury(n, s, field, r, error, now)
     if r[X_DIRTY] == 0 then return drop(field) end
     become_newer(r)
-    return make_pending(n, s, field, r, max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
+    return make_pending(n, s, field, r, r[R_LANE] == MANUAL and now or max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
   end
   if r[X_DIRTY] ~= 0 then r[R_LANE] = signal_lane(r[R_PAYLOAD]) end
   flags = flags_of_rest(r, flags)
