@@ -1,6 +1,6 @@
 """A driveItem, as far as it matters here: what it is, where it lies, and how its state is told apart.
 
-Version = content tag and place; fingerprint = eTag and place. Why: docs/decisions/0022-sharepoint-versions.md.
+Version = content tag and place; fingerprint = eTag and place. Why: docs/decisions/0007-sharepoint-versions.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Signing in as an application (OAuth 2.0 client credentials) with MSAL, once per process, tenant and app.
 
 MSAL keeps the token in memory and gets a new one before it ends. It is given our own HTTP client, so that its calls are
-guarded and fail like all others (docs/decisions/0021-sharepoint-sign-in.md).
+guarded and fail like all others (docs/decisions/0006-sharepoint-sign-in.md).
 """
 
 from __future__ import annotations
