@@ -18,6 +18,7 @@ from benchmarks.result import Result
 _DESCRIPTION = "Measure what sourcebus promises, beside what others reach in the same run."
 
 BUS = ("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours")
+INTAKE = ("sharepoint",)
 
 
 def main(arguments: list[str]) -> int:

@@ -21,6 +21,7 @@ BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<
 ORDER = (
     *("edits", "first_index", "storm"),
     *("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours"),
+    "sharepoint",
 )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from sourcebus.connectors import registry
+from sourcebus.connectors import Recommended, registry
 from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
-from sourcebus.model import ChangeKind, Mode, Outcome, QuotaLeft, Signal, Source, SourceChanged
+from sourcebus.model import ChangeKind, Mode, Outcome, Quota, QuotaLeft, Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.sinks import CallbackSink
@@ -147,6 +147,44 @@ def test_what_the_provider_says_is_left_is_passed_on(runtime: Runtime):
     changed(runtime, "a")
     changed(runtime, "b")
     assert (stats(runtime).reason, stats(runtime).pending) == ("provider_pause", 1)
+
+
+class CostlyConnector(FakeConnector):
+    """Each of whose leases costs five units."""
+
+    def take_cost(self) -> float:
+        return 5.0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lease_is_settled_at_what_it_has_cost(runtime: Runtime, fails: bool):
+    """Claims are charged one unit each, so both objects are looked at; then the quota is in debt, also after a failure."""
+    made = CostlyConnector({"a": "apples", "b": "bananas"})
+    if fails:
+        made.failing["b"] = ValueError("broken")
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake", quota=Quota(rate=0.001, burst=12)))
+    work(runtime)
+    assert made.extracted.total() == 2 - fails
+    assert stats(runtime).claimed == 3
+    changed(runtime, "a")
+    assert (stats(runtime).reason, stats(runtime).claimed) == ("tokens", 3)
+
+
+def test_a_quota_that_the_connector_recommends_is_shared_too(runtime: Runtime):
+    """Many sources of one tenant: what was claimed for the others goes back when one is told to wait."""
+    made = FakeConnector({f"object-{at}": "text" for at in range(2)})
+    made.recommended = Recommended(Quota(bucket="tenant"), window_ms=0, poll_interval_s=0)
+    registry.register("fake", made)
+    names = [f"site-{at}" for at in range(20)]
+    for name in names:
+        runtime.sources.add(Source(name, "fake"))
+    work(runtime)
+    made.failing["object-1"] = Throttled("slow down", retry_after_ms=60_000)
+    made.objects["object-1"] += ", changed"
+    runtime.intake.accept([SourceChanged(name, ref) for ref in made.objects for name in names])
+    work(runtime)
+    assert sum(line.throttled for line in runtime.bus.stats(names) if line) == 1
 
 
 @pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])

@@ -10,7 +10,7 @@ import structlog
 from sourcebus.bus import Bus, Settle
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
-from sourcebus.connectors import Metered
+from sourcebus.connectors import Connector, Costly, Metered
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
@@ -30,6 +30,7 @@ class _Done:
     lease: Lease
     outcome: Outcome
     service_ms: float
+    cost: float
 
 
 class Pipeline:
@@ -93,13 +94,13 @@ class Pipeline:
         except CatalogError as error:
             self._give_back(batch, [lease], error)
         except Exception as error:  # noqa: BLE001  an extractor is other people's code: whatever it raises is its object's story
-            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms)
+            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms, self._spent(lease.source_id))
         else:
             if isinstance(bound.connector, Metered) and (left := bound.connector.quota_left()):
                 self._quotas[lease.source_id] = left
             if not self._done:
                 self._first_ms = self._clock.monotonic_ms()
-            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms))
+            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms, _cost(bound.connector)))
             self._done_bytes += sum(len(document.text) for document in outcome.documents)
 
     def _group_is_full(self) -> bool:
@@ -119,9 +120,11 @@ class Pipeline:
             self._give_back(batch, leases, error)
         except Exception as error:  # noqa: BLE001  a sink is other people's code too
             for one in done:
-                self._failed(batch, one.lease, error, one.service_ms)
+                self._failed(batch, one.lease, error, one.service_ms, one.cost)
         else:
-            self._invite(self._bus.ack(leases, service_ms=[one.service_ms for one in done]).invite)
+            self._invite(
+                self._bus.ack(leases, cost=[one.cost for one in done], service_ms=[one.service_ms for one in done]).invite
+            )
             batch.settled(leases)
             self._tell_quotas()
 
@@ -144,14 +147,14 @@ class Pipeline:
         batch.settled(rest)
         self._wait(1.0)
 
-    def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float) -> None:
+    def _failed(self, batch: Batch, lease: Lease, error: Exception, service_ms: float, cost: float) -> None:
         text = str(error) if isinstance(error, ConnectorError) else f"{type(error).__name__}: {error}"
         how, wait_ms = judge(error)
         _log.warning("extraction_failed", source_id=lease.source_id, object_ref=lease.object_ref, error=text, how=how.value)
         if how is Settle.UNAVAILABLE:
             self._say(lease.source_id, text)
         self._note(lease, text, how)
-        self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, service_ms=service_ms).invite)
+        self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, cost=cost, service_ms=service_ms).invite)
         batch.settled([lease])
         if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
             self._spare(batch, lease.source_id)
@@ -165,10 +168,18 @@ class Pipeline:
     def _bucket_of(self, source_id: str) -> tuple[bool, str]:
         """The quota that a source draws from, by name: a shared one's, or its own."""
         try:
-            quota = self._bindings.get(source_id).source.quota
+            bound = self._bindings.get(source_id)
+            quota = bound.source.quota or bound.connector.recommended.quota
         except (InvalidInput, CatalogError):  # removed, or not to be asked just now
             quota = None
         return (True, quota.bucket) if quota and quota.bucket else (False, source_id)
+
+    def _spent(self, source_id: str) -> float:
+        """What a failed lease has cost: calls that are refused are charged by most providers too."""
+        try:
+            return _cost(self._bindings.get(source_id).connector)
+        except (InvalidInput, CatalogError):
+            return 1.0
 
     def _note(self, lease: Lease, text: str, how: Settle) -> None:
         try:
@@ -181,3 +192,8 @@ class Pipeline:
             self._catalog.set_state(source_id, error=text)
         except CatalogError as error:
             _log.error("state_not_written", source_id=source_id, error=str(error))
+
+
+def _cost(connector: Connector) -> float:
+    """What this thread's last lease has cost, in the quota's units. 1 where the connector does not count."""
+    return connector.take_cost() if isinstance(connector, Costly) else 1.0

@@ -150,6 +150,7 @@ class Sources:
             quota=source.quota or recommended.quota,
             window_ms=recommended.window_ms if source.window_ms is None else source.window_ms,
             weight=source.weight,
+            cost=recommended.cost,
             poll_ms=poll_s * 1000,
             paused=source.paused,
         )

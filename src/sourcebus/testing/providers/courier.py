@@ -73,8 +73,8 @@ class Courier:
         for thread in self._threads:
             thread.start()
 
-    def post(self, url: str, body: bytes, headers: Headers | Mapping[str, str]) -> Sent:
-        """Send this, in its own time. Answers at once."""
+    def post(self, url: str, body: bytes, headers: Headers | Mapping[str, str], *, after_s: float = 0.0) -> Sent:
+        """Send this, in its own time, but not before `after_s` seconds. Answers at once."""
         made: Headers = headers if callable(headers) else lambda _attempt, fixed=headers: fixed
         sent, faults = Sent(url, body), self.faults
         with self._changed:
@@ -83,7 +83,7 @@ class Courier:
                 sent.lost = True
                 return sent
             for _ in range(2 if self._chance.random() < faults.duplicate else 1):
-                self._add(self._chance.uniform(*faults.delay_ms) / 1000, 0, sent, made)
+                self._add(after_s + self._chance.uniform(*faults.delay_ms) / 1000, 0, sent, made)
         return sent
 
     def now(self, url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
