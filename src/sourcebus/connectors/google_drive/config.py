@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -111,14 +112,21 @@ def _key(given: Any) -> Key:
     email, pem = file.get("client_email"), file.get("private_key")
     if not (isinstance(email, str) and email and isinstance(pem, str) and pem):
         raise InvalidInput("secret", "has no client_email and private_key", _KEY_FIX)
-    try:
-        private = load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError):
-        private = None
-    if not isinstance(private, RSAPrivateKey):
+    private = _private(pem)
+    if private is None:
         raise InvalidInput("secret", "has a private_key that is no RSA key in PEM form", _KEY_FIX)
     project = file.get("project_id") or email.partition("@")[2].partition(".")[0]
     return Key(email, str(file.get("private_key_id") or ""), str(project), private)
+
+
+@lru_cache(maxsize=64)
+def _private(pem: str) -> RSAPrivateKey | None:
+    """Kept, because to check a key takes 50 ms and hundreds of sources may share one."""
+    try:
+        private = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError):
+        return None
+    return private if isinstance(private, RSAPrivateKey) else None
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -157,7 +157,8 @@ class GoogleDriveConnector(Connector):
         if not (kept and kept.ref == ref and kept.asked_for in by and time.monotonic() - kept.at_s < _REUSE_S):
             kept = _Kept(asked_for, ref, time.monotonic(), self._fetch(ref))
         kept.asked_for = asked_for
-        self._thread.kept = kept
+        if kept.file is not None:  # what is gone may be back for the next look, which may begin with its extraction
+            self._thread.kept = kept
         return kept
 
     def _fetch(self, ref: str) -> JsonFile | None:

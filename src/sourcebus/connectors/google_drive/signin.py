@@ -35,7 +35,10 @@ _SIGNED_IN: dict[tuple[str, ...], SignIn] = {}
 def sign_in(account: Account) -> SignIn:
     """The process's sign-in of this account; made, without asking anybody, if there is none yet."""
     with _LOCK:
-        return _SIGNED_IN.setdefault(account.identity, SignIn(account))
+        found = _SIGNED_IN.get(account.identity)
+        if found is None:
+            found = _SIGNED_IN[account.identity] = SignIn(account)
+        return found
 
 
 class SignIn(httpx.Auth):
