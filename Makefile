@@ -29,10 +29,10 @@ else
 watched = --watch "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" --exclude site-packages --watch docs
 endif
 
-.PHONY: help run setup test soak lint bench bench-bus lock build clean
+.PHONY: help run setup test soak lint bench bench-bus bench-intake lock build clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## start everything and keep a folder searchable (WATCH=DIR PORT=N DATA=DIR)
 	@exec $(VENV)/bin/sourcebus up $(watched) --port $(PORT) --data '$(DATA)'
@@ -55,6 +55,9 @@ bench: $(VENV)/.installed-bench $(INSTALLED_PEERS) ## measure everything, beside
 
 bench-bus: $(VENV)/.installed-dev $(INSTALLED_PEERS) ## measure the bus alone, beside BullMQ, Celery and seven more
 	@$(PY) -m benchmarks bus $(ARGS)
+
+bench-intake: $(VENV)/.installed-dev ## measure how soon changes in real outside systems are found
+	@$(PY) -m benchmarks intake $(ARGS)
 
 lock: $(VENV)/.installed-dev ## choose new versions for requirements/constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [bus|render] [--quick] [--only NAME]...``: measure, show, write down."""
+"""``python -m benchmarks [bus|intake|render] [--quick] [--only NAME]...``: measure, show, write down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.result import Result
 _DESCRIPTION = "Measure what sourcebus promises, beside what others reach in the same run."
 
 BUS = ("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours")
-INTAKE = ("sharepoint",)
+INTAKE = ("reach", "sharepoint")
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         publish.render()
         return 0
     signal.signal(signal.SIGTERM, _as_interrupt)
-    names = given.only or (BUS if given.what == "bus" else publish.ORDER)
+    names = given.only or {"bus": BUS, "intake": INTAKE}.get(given.what, publish.ORDER)
     results: list[Result] = []
     try:
         for at, name in enumerate(names, 1):
@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=_DESCRIPTION)
-    parser.add_argument("what", nargs="?", choices=("all", "bus", "render"), default="all", help="bus: without CocoIndex")
+    parser.add_argument(
+        "what", nargs="?", choices=("all", "bus", "intake", "render"), default="all", help="bus: without CocoIndex"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, a minute or two; nothing is published")
     parser.add_argument("--only", action="append", choices=publish.ORDER, help="only this one; may be repeated")
     return parser.parse_args(arguments)

@@ -56,7 +56,8 @@ def up(data: Path, *watch: Path) -> Generator[Instance]:
     command = [sys.executable, "-m", "sourcebus", "up", "--data", str(data), "--port", str(port)]
     for folder in watch:
         command += ["--watch", str(folder)]
-    with running("sourcebus up", command, data.with_suffix(".log"), patience_s=45) as process:
+    public = {"SOURCEBUS_PUBLIC_URL": f"http://127.0.0.1:{port}"}  # where hubs are told to post
+    with running("sourcebus up", command, data.with_suffix(".log"), environment=public, patience_s=45) as process:
         found = _address(process, data / "instance.json")
         settings = Settings(redis_url=found["redis_url"], database_url=found["database_url"], data_dir=data)
         with build(settings) as runtime:

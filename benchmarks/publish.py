@@ -19,7 +19,7 @@ SMOKE = FOLDER / "out" / "quick.json"
 README = FOLDER / "README.md"
 BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<!-- end of results -->"
 ORDER = (
-    *("edits", "first_index", "storm"),
+    *("edits", "first_index", "storm", "reach"),
     *("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours"),
     "sharepoint",
 )

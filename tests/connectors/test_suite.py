@@ -233,7 +233,16 @@ def test_the_suite_catches(broken: type[Faithful], test: Callable[[SourceUnderTe
         test(wiki, wiki.connect())
 
 
+def test_the_suite_catches_a_window_that_says_it_is_complete() -> None:
+    wiki = Wiki(Faithful)
+    wiki.window = True
+    with pytest.raises(AssertionError):
+        SUITE.test_an_empty_source_lists_nothing_and_says_so(wiki, wiki.connect())
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        SUITE.test_a_reference_to_nothing_is_gone(wiki, wiki.connect(), "none")
+
+
 def test_the_suite_catches_a_listing_without_an_end() -> None:
     wiki = Wiki(ForgetsToEnd)
     with pytest.raises(AssertionError):
-        SUITE.test_an_empty_source_lists_nothing_and_says_so(wiki.connect())
+        SUITE.test_an_empty_source_lists_nothing_and_says_so(wiki, wiki.connect())

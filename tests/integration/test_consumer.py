@@ -10,7 +10,7 @@ import redis
 
 from sourcebus.connectors import Recommended, registry
 from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
-from sourcebus.model import ChangeKind, Mode, Outcome, Quota, QuotaLeft, Signal, Source, SourceChanged
+from sourcebus.model import ChangeKind, Document, Extraction, Mode, Outcome, Quota, QuotaLeft, Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.sinks import CallbackSink
@@ -81,6 +81,35 @@ def test_a_change_replaces_and_a_delete_removes(runtime: Runtime, source: FakeCo
     changed(runtime, "a", "b")
     assert found(runtime, "cherries") == ["a"] and not found(runtime, "apples") and not found(runtime, "bananas")
     assert story(runtime, "b")[0] == "deleted"
+
+
+class OneLook(FakeConnector):
+    """Answers a whole batch by what it saw when the batch began."""
+
+    looks = 0
+
+    def begin_batch(self) -> None:
+        self.looks += 1
+        self.seen = dict(self.objects)
+
+    def version(self, ref: str) -> str | None:
+        return self.seen.get(ref)
+
+    def extract(self, ref: str) -> Extraction:
+        return Extraction([Document(self.seen[ref])], self.seen[ref])
+
+
+def test_a_batch_is_begun_once_and_after_its_claims(runtime: Runtime):
+    """So that one look answers for all of it, and none is older than the change that a claim is about."""
+    made = OneLook({f"o{number}": f"word{number}" for number in range(40)})
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake"))
+    work(runtime)
+    assert len(found(runtime, "word7")) == 1
+    assert made.looks < 20
+    made.objects["o7"] = "changed"
+    changed(runtime, "o7")
+    assert found(runtime, "changed") == ["o7"]
 
 
 def test_a_hint_that_it_was_deleted_is_not_believed(runtime: Runtime, source: FakeConnector):

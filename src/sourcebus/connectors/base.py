@@ -67,6 +67,9 @@ class Connector(abc.ABC):
         A feed of many pages yields a `Cursor` after each: a pass may be cut there (its quota is spent, its worker stops)
         and is then taken up from that cursor, also where it began with None. A pass that says ``complete`` at its end
         says so of all its parts.
+
+        A `Change` of kind SCAN hands a scope over to a pass of its own: a mailbox or folder that is new, gone, replaced, or
+        whose deletes the feed of the whole cannot name.
         """
 
     @abc.abstractmethod
@@ -135,6 +138,16 @@ class Costly(Protocol):
 
 
 @runtime_checkable
+class Batched(Protocol):
+    """A connector that can answer for many objects by one look at the source: a repository's head, a table of contents."""
+
+    def begin_batch(self) -> None:
+        """Called by a thread that has just claimed objects of this source, before it asks for the first of them. What the
+        thread asks until it calls this again may be answered by anything learned after this call, instead of anew."""
+        ...
+
+
+@runtime_checkable
 class Hears(Protocol):
     """A connector whose provider sends webhooks."""
 
@@ -143,7 +156,8 @@ class Hears(Protocol):
 
         Proves the raw bytes first, in constant time, against every live secret; only then parses. Raises `Unverified`,
         or `InvalidInput` for a proven body that makes no sense. Runs in the gateway while the provider waits: it talks to
-        nobody (a signing key that has to be fetched is the one exception, and is kept).
+        nobody. There are two exceptions: a signing key that has to be fetched, and is kept; and a proven handshake that is
+        answered by a call (SNS). Where these fail it raises the `ConnectorError`, and the provider sends it again.
         """
         ...
 

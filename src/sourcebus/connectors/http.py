@@ -71,6 +71,10 @@ class Api:
         self._spent.units = 0.0
         return spent
 
+    def spend(self, units: float) -> None:
+        """Account for `units` beside what calls are counted as; below zero takes back what a call turned out not to cost."""
+        self._spent.units = getattr(self._spent, "units", 0.0) + units
+
     def quota_left(self) -> QuotaLeft | None:
         """See `Metered`."""
         left = getattr(self._left, "quota", None)
@@ -98,7 +102,7 @@ class Api:
         """The answer, read whole, if it is 2xx or one of `accept`; else the `ConnectorError` that it means."""
         url = self.url(path_or_url)
         own = _origin(url) in self._origins
-        self._spent.units = getattr(self._spent, "units", 0.0) + (self._cost if cost is None else cost)
+        self.spend(self._cost if cost is None else cost)
         request = self._client.build_request(
             method,
             url,

@@ -10,7 +10,7 @@ import structlog
 from sourcebus.bus import Bus, Settle
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
-from sourcebus.connectors import Connector, Costly, Metered
+from sourcebus.connectors import Batched, Connector, Costly, Metered
 from sourcebus.consumer.batch import Batch
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
@@ -59,11 +59,13 @@ class Pipeline:
         self._done_bytes = 0
         self._first_ms = 0.0
         self._quotas: dict[str, QuotaLeft] = {}
+        self._batched: set[str] = set()
 
     def __call__(self, batch: Batch) -> float:
         """Works the batch off. Answers the mean milliseconds that one lease took, writing included."""
         began_ms = self._clock.monotonic_ms()
         worked = 0
+        self._batched.clear()
         try:
             known = self._known([lease for lease in batch.held() if lease.change_kind is not ChangeKind.SCAN])
         except CatalogError as error:
@@ -84,6 +86,9 @@ class Pipeline:
         began_ms = self._clock.monotonic_ms()
         try:
             bound = self._bindings.get(lease.source_id)
+            if isinstance(bound.connector, Batched) and lease.source_id not in self._batched:
+                self._batched.add(lease.source_id)
+                bound.connector.begin_batch()
             if lease.change_kind is ChangeKind.SCAN:
                 outcome = self._scan.run(lease, bound)
             else:

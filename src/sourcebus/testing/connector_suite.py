@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from sourcebus.connectors import Connector, Watches
-from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone
+from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone, ObjectUnreadable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor
 
 PATIENCE_S = 10.0
@@ -34,6 +34,10 @@ STRANGE_REFS = ("no-such-object", "../../etc/passwd", "a\nb", "a\x1fb", "\N{PILE
 
 class SourceUnderTest(abc.ABC):
     """An outside system in a known state, empty at first, that the suite may change. Real, or as near as a test can have it."""
+
+    window = False
+    """True: the source only ever shows its newest objects (a feed), so that what it does not show may be there all the same.
+    Its listings are then never complete, and of an object that it never showed nothing can be said."""
 
     @abc.abstractmethod
     def connect(self) -> Connector:
@@ -98,18 +102,18 @@ class ConnectorSuite:
 
     # listing
 
-    def test_an_empty_source_lists_nothing_and_says_so(self, connector: Connector) -> None:
-        """Empty and complete differs from failed: only the first may delete."""
+    def test_an_empty_source_lists_nothing_and_says_so(self, source: SourceUnderTest, connector: Connector) -> None:
+        """Empty and complete differs from failed: only the first may delete. And a window is never complete."""
         result = listing(connector)
         assert not result.found
-        assert result.complete
+        assert result.complete is not source.window
 
     def test_every_object_is_listed(self, source: SourceUnderTest, connector: Connector) -> None:
         """What a complete listing leaves out is deleted from the index."""
         refs = {source.write(f"doc{number}", f"text {number}") for number in range(12)}
         result = listing(connector)
         assert set(result.found) == refs
-        assert result.complete
+        assert result.complete is not source.window
 
     def test_references_last(self, source: SourceUnderTest, connector: Connector) -> None:
         """Another process, listing later, names the same objects by the same references."""
@@ -217,8 +221,14 @@ class ConnectorSuite:
 
     @pytest.mark.parametrize("ref", STRANGE_REFS, ids=ascii)
     def test_a_reference_to_nothing_is_gone(self, source: SourceUnderTest, connector: Connector, ref: str) -> None:
-        """Anyone may send any reference: it names no object here, and breaks nothing."""
+        """Anyone may send any reference: it names no object here, and breaks nothing. A window cannot say that it is gone."""
         source.write("doc", "text")
+        if source.window:
+            for ask in (connector.version, connector.extract):
+                with pytest.raises(ConnectorError) as refused:
+                    ask(ref)
+                assert not isinstance(refused.value, ObjectGone | ObjectUnreadable), "that would delete its documents"
+            return
         assert connector.version(ref) is None
         with pytest.raises(ObjectGone):
             connector.extract(ref)
