@@ -282,6 +282,19 @@ def test_what_calls_cost(google: GoogleDriveSimulator, drive: SimDrive) -> None:
             assert connector.take_cost() == google.meter.spent - before == units
 
 
+def test_a_batch_asks_for_the_folders_above_it_once(google: GoogleDriveSimulator) -> None:
+    """And the next one anew: a folder may have moved before it was claimed."""
+    drive = google.shared_drive()
+    refs = [google.put(drive, f"in/deep/deeper/{number}.txt", "text").id for number in range(4)]
+    with closing(connect(google, drive=drive.id, folders=[drive.folder("in")])) as connector:
+        connector.begin_batch()
+        assert all(connector.version(ref) for ref in refs)
+        assert connector.take_cost() == 4 * 5 + 2 * 5
+        drive.move(drive.folder("in/deep"), drive.id)
+        connector.begin_batch()
+        assert [connector.version(ref) for ref in refs] == [None] * 4
+
+
 def test_an_overdrawn_quota_stops_a_listing_where_it_can_go_on() -> None:
     """In either of the two ways in which Google refuses."""
     with GoogleDriveSimulator(facts=replace(DriveFacts(), burst=320, rate_per_s=0.01)) as google:

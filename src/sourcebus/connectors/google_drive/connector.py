@@ -53,7 +53,7 @@ class _Kept:
 
 
 class GoogleDriveConnector(Connector):
-    """See docs/connectors/google_drive.md. Also `Hears`, `Subscribes`, `Metered` and `Costly` (in quota units)."""
+    """See docs/connectors/google_drive.md. Also `Hears`, `Subscribes`, `Batched`, `Metered` and `Costly` (in quota units)."""
 
     name = "google_drive"
 
@@ -87,6 +87,10 @@ class GoogleDriveConnector(Connector):
         raise InvalidInput("object_ref", f"{scope[:200]!r} is no scope of this source", 'scan the whole source: ""')
 
     # one object
+
+    def begin_batch(self) -> None:
+        """The folders above the objects of a batch are asked for once."""
+        self._thread.parents = {}
 
     def fingerprint(self, ref: str) -> str | None:
         kept = self._look("fingerprint", ref)
@@ -173,7 +177,7 @@ class GoogleDriveConnector(Connector):
         except ObjectUnreadable as error:
             self._bounds.check()
             raise ObjectUnreadable(_FORBIDDEN, error.detail, version=_FORBIDDEN) from error
-        if is_trashed(file) or not is_object(file) or not self._bounds.holds(file, {}):
+        if is_trashed(file) or not is_object(file) or not self._bounds.holds(file, getattr(self._thread, "parents", {})):
             return None
         return file
 
