@@ -85,14 +85,14 @@ def test_from_the_handshake_to_an_event(notion: NotionSimulator, hook: Hook) -> 
     assert notion.subscribe(hook.address).status_code == 200
     (kept,) = hook.kept.values()
     assert notion.hook
-    assert kept.secret == kept.state["verification_token"] == notion.hook[1]
-    assert kept.secret not in repr(hook.heard[0]).replace(repr(kept.state), "")
+    assert kept.secret == kept.state["verification_token"] == (token := notion.hook[1])
+    assert token not in hook.heard[0].note
     page = notion.write("page", "text")
     notion.courier.settle()
     assert list(hook.heard[-1].changes) == [Change(page.id, ChangeKind.CREATED)]
     (confirmed,) = hook.kept.values()
     assert (confirmed.id, confirmed.secret) == (kept.id, kept.secret)
-    assert kept.secret not in repr(confirmed.state)
+    assert token not in repr(confirmed.state)
     notion.trash(page.id)
     notion.courier.settle()
     assert list(hook.heard[-1].changes) == [Change(page.id, ChangeKind.DELETED)]
@@ -167,23 +167,15 @@ def test_the_published_vector(connector: NotionConnector) -> None:
     assert kept.secret == TOKEN
 
 
-@pytest.mark.parametrize(
-    "forge",
-    [
-        lambda good: "",
-        lambda good: good.removeprefix("sha256="),
-        lambda good: good[:-1] + ("0" if good[-1] != "0" else "1"),
-        lambda good: good.replace("sha256", "sha1"),
-        lambda good: "sha256=" + "\udcff" * 64,
-        lambda good: f"{good}, {good}",
-    ],
-    ids=["empty", "bare", "altered", "sha1", "no text", "twice"],
-)
-def test_a_wrong_signature_proves_nothing(notion: NotionSimulator, connector: NotionConnector, forge: Any) -> None:
+def test_a_wrong_signature_proves_nothing(notion: NotionSimulator, connector: NotionConnector) -> None:
     good = delivery(event(notion, "page.created"))
-    forged = Delivery("POST", {"x-notion-signature": forge(good.headers["x-notion-signature"])}, good.body, 0)
-    with pytest.raises(Unverified):
-        connector.parse_webhook(forged, [KNOWN])
+    right = good.headers["x-notion-signature"]
+    altered = right[:-1] + ("0" if right[-1] != "0" else "1")
+    bare, other = right.removeprefix("sha256="), right.replace("sha256", "sha1")
+    for signature in ("", bare, altered, other, "sha256=" + "\udcff" * 64, f"{right}, {right}"):
+        forged = Delivery("POST", {"x-notion-signature": signature}, good.body, 0)
+        with pytest.raises(Unverified):
+            connector.parse_webhook(forged, [KNOWN])
     assert connector.parse_webhook(good, [KNOWN]).changes
 
 

@@ -100,8 +100,9 @@ class Feed:
         yield position.cursor(ended=True)
 
     def folder(self, scope: str) -> Iterator[Change | Cursor]:
-        """What lies in a folder, trashed or not: each file is looked at, each folder in it is a scope again."""
+        """What lies in a folder, trashed or not, in the source or out of it by now. Each folder in it is a scope again."""
         folder_id, page = scope.removeprefix(IN_FOLDER), ""
+        parents: Parents = {}
         if not is_file_id(folder_id):
             raise InvalidInput("object_ref", f"{scope[:200]!r} is no scope of this source", 'scan the whole source: ""')
         while page is not None:
@@ -113,7 +114,7 @@ class Feed:
                 if is_folder(file):
                     yield Change(f"{IN_FOLDER}{file['id']}", ChangeKind.SCAN)
                 elif is_object(file):
-                    yield Change(file["id"])
+                    yield self._judged(file, parents)
             page = told.get("nextPageToken")
         yield Cursor(None)
 
@@ -156,10 +157,14 @@ class Feed:
             elif is_folder(file):
                 if self._known.moved(file, self._bounds.whole):
                     yield Change(f"{IN_FOLDER}{file_id}", ChangeKind.SCAN)
-            elif is_trashed(file) or not is_object(file) or not self._bounds.holds(file, parents):
-                yield Change(file_id, ChangeKind.DELETED)
             else:
-                yield _change(file)
+                yield self._judged(file, parents)
+
+    def _judged(self, file: JsonFile, parents: Parents) -> Change:
+        """As it is now, or as deleted where it is no object of this source (any more)."""
+        if is_trashed(file) or not is_object(file) or not self._bounds.holds(file, parents):
+            return Change(file["id"], ChangeKind.DELETED)
+        return _change(file)
 
     def _files(self, query: str, page: str) -> dict[str, Any]:
         fields = {"q": query, "pageSize": _PAGE, "fields": f"nextPageToken,incompleteSearch,files({FIELDS})"}

@@ -136,7 +136,7 @@ class Feed:
             answer = self._api.call("POST", path, json=body, accept=accept)
         except ObjectUnreadable as error:
             raise ConnectorError(f"Notion refuses to list: {error.detail}") from error
-        told = json_of(answer) if answer.is_success else {"results": []}
+        told: dict[str, Any] = json_of(answer) if answer.is_success else {"results": []}
         results, status = told.get("results"), told.get("request_status")
         if not isinstance(results, list):
             raise ConnectorError(f"POST {path}: the answer has no results")

@@ -128,6 +128,11 @@ class NotionSimulator(ProviderServer):
         with self.lock:
             self._index = {page.id: (page.edited, page.in_trash, page.shared) for page in self.all.values()}
 
+    def lose_index(self) -> None:
+        """Search finds nothing, although everything is there."""
+        with self.lock:
+            self._index.clear()
+
     def _edited(self, page: SimPage, kind: str) -> None:
         page.edited = self._now()
         if self.indexing:
