@@ -210,6 +210,18 @@ def test_my_drive_is_what_its_user_owns(google: GoogleDriveSimulator, connecting
 # the bin, deletes, and coming back
 
 
+def test_removed_is_a_delete_also_with_a_file(
+    google: GoogleDriveSimulator, drive: SimDrive, connector: GoogleDriveConnector
+) -> None:
+    """A file that left the feed may still be readable."""
+    file = drive.put("a.txt", "text")
+    cursor = listing(connector).cursor
+    change = {"changeType": "file", "fileId": file.id, "removed": True, "file": drive.to_json(file, google.email)}
+    drive_itself = {"changeType": "drive", "driveId": drive.id}
+    google.refuse(Answer(200, {"changes": [change, drive_itself], "newStartPageToken": "1"}), path=".*/changes")
+    assert [item for item in connector.changes(cursor) if isinstance(item, Change)] == [Change(file.id, ChangeKind.DELETED)]
+
+
 def test_the_bin_is_a_delete_and_its_way_out_none(drive: SimDrive, connector: GoogleDriveConnector) -> None:
     ref = drive.put("a.txt", "text").id
     cursor = listing(connector).cursor

@@ -113,9 +113,10 @@ def test_search_that_lags_is_waited_for(notion: NotionSimulator, connector: Noti
 
 
 def test_rows_that_search_does_not_know_are_listed(notion: NotionSimulator, connector: NotionConnector) -> None:
-    notion.indexing = False
-    row = notion.write("row", "text", data_source=notion.data_source()).id
-    assert set(listing(connector).found) == {row}
+    notion.indexing, notion.page_size = False, 2
+    source = notion.data_source()
+    rows = {notion.write(f"{number}", "text", data_source=source).id for number in range(5)}
+    assert set(listing(connector).found) == rows
 
 
 def test_an_incomplete_search_is_not_complete(notion: NotionSimulator, connector: NotionConnector) -> None:
