@@ -35,15 +35,20 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 class TestWorkspace(ConnectorSuite):
     @pytest.fixture
-    def source(self) -> Generator[SourceUnderTest]:
-        with NotionSimulator(enforce=False) as notion:
-            yield Workspace(notion)
+    def source(self, notion: NotionSimulator) -> SourceUnderTest:
+        return Workspace(notion)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Generator[NotionSimulator]:
+    with NotionSimulator(enforce=False) as simulated:
+        yield simulated
 
 
 @pytest.fixture
-def notion() -> Generator[NotionSimulator]:
-    with NotionSimulator(enforce=False) as simulated:
-        yield simulated
+def notion(shared: NotionSimulator) -> NotionSimulator:
+    shared.clear()
+    return shared
 
 
 @pytest.fixture
@@ -364,14 +369,14 @@ def test_a_page_that_is_closed_to_us_is_unreadable(notion: NotionSimulator, conn
     assert (error.value.reason, error.value.version) == ("forbidden", "forbidden")
 
 
-def test_a_token_that_is_refused_needs_a_person(notion: NotionSimulator, connector: NotionConnector) -> None:
+def test_a_token_that_is_refused_needs_a_person(notion: NotionSimulator) -> None:
     """Never a delete of everything."""
     ref = notion.write("page", "text").id
-    notion.tokens = ["ntn_another"]
-    for ask in (lambda: listing(connector), lambda: connector.version(ref), lambda: connector.extract(ref)):
-        with pytest.raises(NeedsAuth) as refused:
-            ask()
-        assert "ntn_" not in str(refused.value)
+    with closing(connect(notion, token="ntn_another")) as connector:
+        for ask in (lambda: listing(connector), lambda: connector.version(ref), lambda: connector.extract(ref)):
+            with pytest.raises(NeedsAuth) as refused:
+                ask()
+            assert "ntn_" not in str(refused.value)
 
 
 def test_either_of_two_living_tokens_is_good(notion: NotionSimulator) -> None:

@@ -50,10 +50,16 @@ class Hook(ProviderServer):
         return f"{self.url}/hooks/notes"
 
 
-@pytest.fixture
-def notion() -> Generator[NotionSimulator]:
+@pytest.fixture(scope="module")
+def shared() -> Generator[NotionSimulator]:
     with NotionSimulator(enforce=False, pace=100_000) as simulated:
         yield simulated
+
+
+@pytest.fixture
+def notion(shared: NotionSimulator) -> NotionSimulator:
+    shared.clear()
+    return shared
 
 
 @pytest.fixture

@@ -73,18 +73,25 @@ class NotionSimulator(ProviderServer):
         self.facts, self.enforce = facts or NotionFacts(), enforce
         self.notion_url, self.tokens = f"{self.url}/v1", ["ntn_" + secrets.token_hex(20)]
         self.courier = Courier(faults=faults, retry_s=_RETRY_S[: self.facts.attempts - 1], pace=pace)
-        self.age, self.indexing, self.incomplete = timedelta(0), True, False
-        self.page_size, self.knows_trash_filter = self.facts.page_size, True
-        self.all: dict[str, SimPage] = {}
-        self.data_sources: dict[str, bool] = {}
-        self.hook: tuple[str, str] | None = None
-        self._index: dict[str, tuple[datetime, bool, bool]] = {}
+        self.clear()
         self._clock_s, self._window_s, self._used, self._turned_away = clock_s, clock_s(), 0, 0
         self._route()
 
     def close(self) -> None:
         self.courier.close()
         super().close()
+
+    def clear(self) -> None:
+        """An empty workspace without a webhook, and nothing out of the ordinary. The courier and the request window stay."""
+        with self.lock:
+            self.age, self.indexing, self.incomplete = timedelta(0), True, False
+            self.page_size, self.knows_trash_filter = self.facts.page_size, True
+            self.all: dict[str, SimPage] = {}
+            self.data_sources: set[str] = set()
+            self.hook: tuple[str, str] | None = None
+            self._index: dict[str, tuple[datetime, bool, bool]] = {}
+            self.asked.clear()
+            self.accept_again()
 
     # what people do
 
@@ -120,7 +127,7 @@ class NotionSimulator(ProviderServer):
         """A database with one data source, to make rows in."""
         with self.lock:
             made = str(uuid4())
-            self.data_sources[made] = True
+            self.data_sources.add(made)
             return made
 
     def index(self) -> None:
