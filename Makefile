@@ -17,7 +17,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(L
 PEERS := .venv-peers
 PEERS_OLD := .venv-arq
 BULLMQ := benchmarks/peers/bullmq
-INSTALLED_PEERS := $(PEERS)/.installed $(PEERS_OLD)/.installed $(BULLMQ)/node_modules/.installed
+WEBHOOKS := benchmarks/peers/webhooks
+INSTALLED_PEERS := $(PEERS)/.installed $(PEERS_OLD)/.installed $(BULLMQ)/node_modules/.installed $(WEBHOOKS)/node_modules/.installed
 
 PORT ?= 8080
 DATA ?= sourcebus-data
@@ -56,7 +57,7 @@ bench: $(VENV)/.installed-bench $(INSTALLED_PEERS) ## measure everything, beside
 bench-bus: $(VENV)/.installed-dev $(INSTALLED_PEERS) ## measure the bus alone, beside BullMQ, Celery and seven more
 	@$(PY) -m benchmarks bus $(ARGS)
 
-bench-intake: $(VENV)/.installed-dev ## measure how soon changes in real outside systems are found
+bench-intake: $(VENV)/.installed-dev $(WEBHOOKS)/node_modules/.installed ## measure webhooks received, changes found in real systems, and faulty ones
 	@$(PY) -m benchmarks intake $(ARGS)
 
 lock: $(VENV)/.installed-dev ## choose new versions for requirements/constraints.txt
@@ -69,7 +70,7 @@ build: $(VENV)/.installed-dev ## the wheel and the source archive, in dist/
 	@$(PY) -m pip install --quiet --disable-pip-version-check build && $(PY) -m build
 
 clean: ## remove what make made; your data (DATA) stays
-	rm -rf $(VENV) $(PEERS) $(PEERS_OLD) $(BULLMQ)/node_modules dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(PEERS_OLD) $(BULLMQ)/node_modules $(WEBHOOKS)/node_modules dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(PY):
@@ -114,3 +115,9 @@ $(BULLMQ)/node_modules/.installed: $(BULLMQ)/package.json
 	@if command -v npm > /dev/null; then cd $(BULLMQ) && npm install --silent --no-progress && touch node_modules/.installed \
 		|| echo "could not install BullMQ: the benchmarks go without it" >&2; \
 	else echo "no npm here: the benchmarks go without BullMQ; Debian and Ubuntu: apt-get install nodejs npm" >&2; fi
+
+$(WEBHOOKS)/node_modules/.installed: $(WEBHOOKS)/package.json
+	@echo "installing GitHub's example payloads into $(WEBHOOKS)/node_modules"
+	@if command -v npm > /dev/null; then cd $(WEBHOOKS) && npm install --silent --no-progress && touch node_modules/.installed \
+		|| echo "could not install the payloads: the benchmarks go without them" >&2; \
+	else echo "no npm here: the benchmarks go without GitHub's payloads; Debian and Ubuntu: apt-get install nodejs npm" >&2; fi

@@ -18,7 +18,7 @@ from benchmarks.result import Result
 _DESCRIPTION = "Measure what sourcebus promises, beside what others reach in the same run."
 
 BUS = ("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours")
-INTAKE = ("reach", "sharepoint")
+INTAKE = ("receive", "reach", "lossy", "sharepoint")
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=_DESCRIPTION)
     parser.add_argument(
-        "what", nargs="?", choices=("all", "bus", "intake", "render"), default="all", help="bus: without CocoIndex"
+        "what", nargs="?", choices=("all", "bus", "intake", "render"), default="all", help="bus, intake: only of these"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, a minute or two; nothing is published")
     parser.add_argument("--only", action="append", choices=publish.ORDER, help="only this one; may be repeated")

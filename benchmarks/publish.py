@@ -19,9 +19,9 @@ SMOKE = FOLDER / "out" / "quick.json"
 README = FOLDER / "README.md"
 BEGIN, END = "<!-- results: made by `python -m benchmarks`, do not edit -->", "<!-- end of results -->"
 ORDER = (
-    *("edits", "first_index", "storm", "reach"),
+    *("edits", "first_index", "storm"),
     *("starvation", "dispatch", "semantics", "latency", "stream", "scale", "memory", "emit", "neighbours"),
-    "sharepoint",
+    *("receive", "reach", "lossy", "sharepoint"),
 )
 
 
@@ -97,6 +97,12 @@ _BUS_PLOTS: dict[str, Callable[[dict[str, Any]], str]] = {
     ),
     "emit": lambda raw: svg.bars("Events emitted per second, batches of 100", raw["events_per_s"], "/s", "one process"),
     "neighbours": _neighbours_plot,
+    "receive": lambda raw: svg.bars(
+        "Signed deliveries received per second",
+        {name: median(rates) for name, rates in raw["per_s"].items()},
+        "/s",
+        "one process",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -17,13 +18,14 @@ from cryptography.fernet import Fernet
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from sourcebus.catalog import Catalog
 from sourcebus.dashboard import router as dashboard
 from sourcebus.gateway import create_app
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.testing import running_server
 
-__all__ = ["Serve", "folder", "http", "redis_url", "running", "runtime", "serve", "settings"]
+__all__ = ["Serve", "folder", "http", "migrated", "redis_url", "running", "runtime", "serve", "settings"]
 
 Serve = Callable[[FastAPI], httpx.Client]
 
@@ -56,9 +58,18 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog with its schema and nothing else. Tests take a copy: migrating each time would take longer than most."""
+    file = tmp_path_factory.mktemp("migrated") / "catalog.db"
+    Catalog.open(f"sqlite:///{file}").close()
+    return file
+
+
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> Settings:
+def settings(redis_url: str, migrated: Path, tmp_path: Path) -> Settings:
     """Small limits, and names that no other test has."""
+    shutil.copy(migrated, tmp_path / "catalog.db")
     return Settings(
         redis_url=redis_url,
         database_url=f"sqlite:///{tmp_path}/catalog.db",

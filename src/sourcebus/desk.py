@@ -8,13 +8,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from sourcebus.bus import Bus, SourceStats
-from sourcebus.catalog import Catalog
+from sourcebus.bus import Bus, Heard, SourceStats
+from sourcebus.catalog import Catalog, Subscribed, Upkeep
 from sourcebus.connectors import Connector
 from sourcebus.errors import BusError, CatalogError, ConnectorError, InvalidInput
+from sourcebus.freshness import JITTER, Feeding, staleness_bound_s
 from sourcebus.model import Change, JsonObject, Source, Version, from_ms
 
 _SEEN_WITHIN_MS = 30_000
@@ -63,10 +65,10 @@ class Desk:
         """How sources stand, ordered by id: backlog and reason from the bus, counts and last scan from the catalog."""
         sources = self._sources(source_ids, workspace)
         ids = [source.id for source in sources]
-        counts = self._catalog.counts(ids)
+        counts, states = self._catalog.counts(ids), self._catalog.states(ids)
         return [
-            self._line(source, stats, counts.get(source.id, {}), self._catalog.state(source.id))
-            for source, stats in zip(sources, self._bus.stats(ids), strict=True)
+            self._line(source, stats, counts.get(source.id, {}), states.get(source.id, {}), heard)
+            for source, stats, heard in zip(sources, self._bus.stats(ids), self._bus.heard(ids), strict=True)
         ]
 
     def _sources(self, source_ids: Sequence[str] | None, workspace: str | None) -> list[Source]:
@@ -77,7 +79,9 @@ class Desk:
             found += page
         return found
 
-    def _line(self, source: Source, stats: SourceStats | None, counts: dict[str, int], state: JsonObject) -> JsonObject:
+    def _line(
+        self, source: Source, stats: SourceStats | None, counts: dict[str, int], state: JsonObject, heard: Heard
+    ) -> JsonObject:
         line: JsonObject = {
             "id": source.id,
             "connector": source.connector,
@@ -99,7 +103,31 @@ class Desk:
             "error": state.get("error"),
             "held": state.get("held"),
         }
+        line |= _feed(stats, state, heard)
         return line | {"progress": _progress(stats, counts, cast("JsonObject", state.get("last_scan") or {}))}
+
+    def staleness(self, source_id: str) -> JsonObject:
+        """Within how many seconds a change that nobody announces is found, at most, and what that is made of."""
+        source = self._catalog.source(source_id)
+        feed = cast("JsonObject", self._catalog.state(source_id).get("feed") or {})
+        return _staleness(self._bus.stats([source.id])[0], feed)
+
+    def subscriptions(
+        self, workspace: str | None = None, after: str | None = None, limit: int = 1000
+    ) -> tuple[list[JsonObject], str | None]:
+        """A line for each subscription, and for each source that wants one and has none; and where the next page begins."""
+        found = self._catalog.upkeep.listed(workspace, after, limit)
+        ids = [upkeep.source_id for upkeep, _ in found]
+        lines: list[JsonObject] = []
+        for (upkeep, known), heard in zip(found, self._bus.heard(ids), strict=True):
+            coverage = heard.coverage
+            common: JsonObject = {
+                "last_delivery_at": from_ms(heard.last_ms).isoformat() if heard.last_ms else None,
+                "webhook_coverage": None if coverage is None else round(coverage, 4),
+                "error": upkeep.error,
+            }
+            lines += [_subscription(upkeep, one) | common for one in known or [None]]
+        return lines, ids[-1] if len(ids) == limit else None
 
     # --- one object ----------------------------------------------------------------------------------------------
 
@@ -235,7 +263,20 @@ class Desk:
         if checks[0].ok:
             checks += _server_checks(self._bus.server_info())
         checks.append(self._disk())
-        return checks + [self._source(source) for source in self._sources_or_none()]
+        return checks + [self._source(source) for source in self._sources_or_none()] + self._subscription_checks()
+
+    def _subscription_checks(self) -> list[Check]:
+        """Only those that are not well: most sources have none."""
+        try:
+            lines, _ = self.subscriptions()
+        except (BusError, CatalogError):
+            return []
+        dead = [line for line in lines if line["state"] not in ("living", "wanted") or line["error"]]
+        fix = "its provider may refuse it: sourcebus subscriptions shows the error; the source is polled meanwhile"
+        return [
+            Check(f"subscription of {line['source_id']}", False, f"{line['state']}: {line['error'] or line['id']}", fix)
+            for line in dead
+        ]
 
     def _sources_or_none(self) -> list[Source]:
         try:
@@ -263,6 +304,57 @@ class Desk:
             return Check("disk", None, str(error))
         fix = "make room: events wait while the disk is full, none is lost"
         return Check("disk", free >= _LEAST_FREE_BYTES, f"{free // 2**20} MiB free", fix)
+
+
+def _feed(stats: SourceStats | None, state: JsonObject, heard: Heard) -> JsonObject:
+    """How a source's changes become known, the share that webhooks announced, and by when the others are found."""
+    feed = cast("JsonObject", state.get("feed") or {})
+    coverage = heard.coverage
+    return {
+        "feed": feed.get("mode", Feeding.POLL.value),
+        "feed_reason": feed.get("reason") or None,
+        "last_heard_at": from_ms(heard.last_ms).isoformat() if heard.last_ms else None,
+        "webhook_coverage": None if coverage is None else round(coverage, 4),
+        "webhook_changes": heard.announced + heard.missed,
+    } | _staleness(stats, feed)
+
+
+def _staleness(stats: SourceStats | None, feed: JsonObject) -> JsonObject:
+    """As it was at the last listing of the whole source: before the first nothing is known."""
+    interval_s, scan_s = float(feed.get("interval_s", 0)), float(feed.get("scan_s", 0))
+    queue_s = max(float(feed.get("queue_s", 0)), (stats and stats.oldest_due_s) or 0.0)
+    bound_s = staleness_bound_s(interval_s, scan_s, queue_s)
+    return {
+        "staleness_bound_s": None if bound_s is None else round(bound_s, 3),
+        "staleness": {
+            "interval_s": round(interval_s * JITTER, 3),
+            "scan_s": scan_s,
+            "queue_s": round(queue_s, 3),
+            "present_interval_s": feed.get("every_s"),
+        },
+    }
+
+
+def _subscription(upkeep: Upkeep, known: Subscribed | None) -> JsonObject:
+    now = datetime.now(UTC)
+    line: JsonObject = {
+        "source_id": upkeep.source_id,
+        "id": None,
+        "state": "wanted" if upkeep.error is None else "failing",
+        "expires_at": None,
+        "renew_at": None,
+        "made_at": None,
+    }
+    if known is None:
+        return line
+    expires_ms = known.subscription.expires_at_ms
+    return line | {
+        "id": known.subscription.id,
+        "state": "ended" if expires_ms is not None and from_ms(expires_ms) <= now else "living",
+        "expires_at": None if expires_ms is None else from_ms(expires_ms).isoformat(),
+        "renew_at": None if known.renew_at_ms is None else from_ms(known.renew_at_ms).isoformat(),
+        "made_at": from_ms(known.made_at_ms).isoformat(),
+    }
 
 
 def _server_checks(info: dict[str, Any]) -> list[Check]:

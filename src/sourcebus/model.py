@@ -16,6 +16,9 @@ JsonObject = dict[str, Any]
 WHOLE_SOURCE = ""
 """The `object_ref` of a scan event that means the whole source."""
 
+SUBSCRIPTION = "\0subscription"
+"""The `object_ref` of a scan event that means the source's subscription at its provider: see that it lives."""
+
 DEFAULT_WORKSPACE = "default"
 
 MAX_ID_BYTES = 512
@@ -91,6 +94,8 @@ class Lease(NamedTuple):
     trace: str | None
     field: bytes
     """The bus's own name for the object; callers pass it back untouched."""
+    newer: bool = False
+    """Of a scan that goes on with a pass begun by an earlier lease: signals have come since that are newer than the pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,8 @@ class Quota:
 class Source:
     """A place that documents come from. `config` belongs to the connector; `secret` never leaves the process.
 
-    None in `quota`, `window_ms` or `poll_interval_s` means: what the connector recommends.
+    `hook_token` is the unguessable end of its hook's address, where its provider cannot sign. None in `quota`, `window_ms`,
+    `poll_interval_s` or `reconcile_interval_s` means: what the connector recommends.
     """
 
     id: str
@@ -129,10 +135,12 @@ class Source:
     quota: Quota | None = None
     window_ms: int | None = None
     poll_interval_s: float | None = None
+    reconcile_interval_s: float | None = None
     mode: Mode = Mode.LIVE
     paused: bool = False
     weight: float = 1.0
     secret: str | None = field(default=None, repr=False)
+    hook_token: str | None = field(default=None, repr=False)
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -161,6 +169,37 @@ class Cursor:
 
     value: str | None
     complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A complete listing that was cut and goes on from `cursor`, which is of the connector's `version`.
+
+    `began_at_ms` is when its first lease was claimed, `caught_up_at_ms` when the changes that were told meanwhile were last
+    asked for, both by the bus's clock. What it finds is emitted as `signal`. `counts` is what it has found so far, as JSON.
+    `no` names what it has seen (0: not stored yet).
+    """
+
+    cursor: str | None
+    version: int
+    signal: Signal
+    began_at_ms: int
+    caught_up_at_ms: int
+    counts: JsonObject = field(default_factory=dict[str, Any])
+    no: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How the listing of a scope stands: the `cursor` of its next delta (None: list everything), of the connector's
+    `version`, and the complete listing under way, if one is. `epoch` tells whether it still counts when it is written."""
+
+    source_id: str
+    scope: str
+    epoch: tuple[int, int]
+    cursor: str | None
+    version: int
+    under_way: Pass | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,23 +243,68 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """An object's content as it came in a delivery, for sources that cannot be asked. `body` None: the object is gone.
+
+    `order` grows with each state of the object where the provider says which came first (a sequence, a time): what comes
+    late does not replace what is newer. None: the last to arrive is the newest.
+    """
+
+    object_ref: str
+    version: str
+    body: bytes | None
+    title: str = ""
+    media_type: str = "text/plain"
+    order: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a verified delivery says.
 
     `changes`: objects, or scopes (kind SCAN) where the provider only says that something changed. They are stored before
     the delivery is answered. `reply` answers a handshake; None means 202 once everything is stored.
+    `contents` are contents to keep, before the changes are stored (see `UsesDepot` in `connectors.base`).
     `delivery_id` is the same for a delivery that is sent again (None: the provider gives none). `lost` are subscriptions that
     the provider has ended, `renew` those that it wants renewed now, `keep` one that this delivery has confirmed or brought.
     `note` says, for people, what it was where nothing follows from it (a ping, an event of no interest).
     """
 
     changes: Sequence[Change] = ()
+    contents: Sequence[Content] = ()
     reply: Reply | None = None
     delivery_id: str | None = None
     lost: Sequence[str] = ()
     renew: Sequence[str] = ()
     keep: Subscription | None = None
     note: str = ""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether anything beside its changes is to be stored."""
+        return bool(self.keep is not None or self.lost or self.renew or self.contents)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLine:
+    """One line of a source's deliveries log: what came, what it was taken for and what followed.
+
+    `result` is a word of `sourcebus.intake.deliveries.RESULTS`, `detail` a small JSON object for people. `headers` and `query`
+    have their secrets masked. `delivery` is the whole request, encrypted at rest; None where it was not kept: there is no key
+    to encrypt it with, or its body is too long. `id` is given by the catalog.
+    """
+
+    source_id: str
+    at_ms: int
+    method: str
+    result: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body_bytes: int
+    duration_ms: float
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    delivery: Delivery | None = field(default=None, repr=False)
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any, Self
 from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock, SystemClock
-from sourcebus.connectors import Connector, registry
-from sourcebus.consumer import Bound, Pipeline, Scan, Shift, ShiftLimits
+from sourcebus.connectors import Connector, UsesDepot, registry
+from sourcebus.consumer import Bound, Feed, Pipeline, Scan, Shift, ShiftLimits, SubscriptionUpkeep
 from sourcebus.desk import Desk
-from sourcebus.intake import Housekeeping, Intake, Sources, WatchRunner
+from sourcebus.intake import Hooks, Housekeeping, Intake, Sources, Subscriptions, WatchRunner
 from sourcebus.model import Source, SourceChanged
 from sourcebus.settings import Settings
 from sourcebus.sinks import Sink
@@ -41,10 +41,17 @@ class Bindings:
 
     def get(self, source_id: str) -> Bound:
         """At most a second behind the catalog. UnknownSource, CatalogUnavailable, InvalidInput (a config refused now)."""
+        return self._get(source_id, _BINDING_MS)
+
+    def newest(self, source_id: str) -> Bound:
+        """As the catalog has it now; raises as `get` does."""
+        return self._get(source_id, 0)
+
+    def _get(self, source_id: str, behind_ms: float) -> Bound:
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             looked_ms, bound = self._bound.get(source_id, (0.0, None))
-            if bound and now_ms - looked_ms < _BINDING_MS:
+            if bound and now_ms - looked_ms < behind_ms:
                 return bound
             source = self._catalog.source(source_id)
             if bound is None or bound.source != source:
@@ -70,7 +77,9 @@ class Runtime:
     catalog: Catalog
     bindings: Bindings
     sources: Sources
+    subscriptions: Subscriptions
     intake: Intake
+    hooks: Hooks
     desk: Desk
     housekeeping: Housekeeping
     invite: Invite
@@ -78,7 +87,7 @@ class Runtime:
 
     def watches(self) -> WatchRunner:
         """Turns what sources push into signals until stopped; see `WatchRunner.run`."""
-        return WatchRunner(self.catalog, self.intake, connect, self.settings.watch_step_ms)
+        return WatchRunner(self.catalog, self.intake, _connecting(self.catalog), self.settings.watch_step_ms)
 
     def shift(self, stopping: Callable[[], bool] = lambda: False) -> Shift:
         """A consumer for one worker slot."""
@@ -87,7 +96,16 @@ class Runtime:
             self.bus,
             self.catalog,
             self.bindings,
-            Scan(self.catalog, self._store, self.clock, settings.delete_share),
+            Scan(
+                self.catalog,
+                self._store,
+                self.clock,
+                settings.delete_share,
+                slice_ms=settings.slice_ms,
+                stopping=stopping,
+            ),
+            SubscriptionUpkeep(self.catalog, self._store, self.clock, self.hook_url),
+            Feed(self.bus, self.catalog, self.clock, subscribing=self.hook_url is not None),
             self.clock,
             commit_ms=settings.commit_ms,
             sinks=self.sinks,
@@ -105,10 +123,18 @@ class Runtime:
             clock=self.clock,
         )
 
+    @property
+    def hook_url(self) -> Callable[[str], str] | None:
+        """Gives the public address that a source's provider delivers to; None: this installation has none."""
+        if self.settings.public_url is None:
+            return None
+        return lambda source_id: self.sources.hook_url(self.catalog.source(source_id)) or ""
+
     def _store(self, events: Sequence[SourceChanged]) -> None:
         self.intake.accept(events)
 
     def close(self) -> None:
+        self.hooks.close()
         self.bindings.close()
         self.bus.close()
         self.catalog.close()
@@ -120,9 +146,16 @@ class Runtime:
         self.close()
 
 
-def connect(source: Source) -> Connector:
-    """A fresh connector for a source; InvalidInput where its kind or config is refused."""
-    return _create(source.connector, source.config, source.secret)
+def _connecting(catalog: Catalog) -> Callable[[Source], Connector]:
+    """Makes a fresh connector for a source; InvalidInput where its kind or config is refused."""
+
+    def connect(source: Source) -> Connector:
+        connector = _create(source.connector, source.config, source.secret)
+        if isinstance(connector, UsesDepot):
+            connector.use_depot(catalog.depot(source.id))
+        return connector
+
+    return connect
 
 
 def _create(name: str, config: Mapping[str, Any], secret: str | None) -> Connector:
@@ -139,17 +172,35 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
     bus = Bus.from_url(settings.redis_url, name=settings.bus_name)
     key = settings.secret_key.get_secret_value() if settings.secret_key else None
     catalog = Catalog.open(settings.database_url, secret_key=key)
-    sources = Sources(catalog, bus, _create, invite)
+    connect = _connecting(catalog)
+    subscriptions = Subscriptions(catalog, bus, clock, connect, invite, settings.public_url)
+    sources = Sources(catalog, bus, _create, invite, subscriptions, public_url=settings.public_url or settings.api_url)
+    intake = Intake(bus, sources, clock, invite)
+    bindings = Bindings(catalog, connect, clock)
+    hooks = Hooks(
+        catalog,
+        bus,
+        intake,
+        clock,
+        bindings.newest,
+        subscriptions.heard,
+        most_seen=settings.hook_seen,
+        keep_logged=settings.hook_log,
+    )
     return Runtime(
         settings=settings,
         clock=clock,
         bus=bus,
         catalog=catalog,
-        bindings=Bindings(catalog, connect, clock),
+        bindings=bindings,
         sources=sources,
-        intake=Intake(bus, sources, clock, invite),
+        subscriptions=subscriptions,
+        intake=intake,
+        hooks=hooks,
         desk=Desk(bus, catalog, connect, settings.data_dir),
-        housekeeping=Housekeeping(bus, catalog, sources, clock, invite, stay_warm=settings.waiting_consumers > 0),
+        housekeeping=Housekeeping(
+            bus, catalog, sources, subscriptions, clock, invite, stay_warm=settings.waiting_consumers > 0
+        ),
         invite=invite,
         sinks=[*sinks, *_configured_sinks(settings)],
     )

@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     )
     api_url: str = Field(default="http://127.0.0.1:8080", description="address that the command line shows to people")
 
+    public_url: str | None = Field(
+        default=None,
+        description="address under which providers reach this gateway; without it nothing is subscribed",
+        pattern="^https?://[^/?#]+",
+    )
+
     lease_ms: int = Field(default=30_000, ge=1_000, description="a lease not extended for this long is lost")
     claim_batch: int = Field(default=128, ge=1, le=1_000, description="most events claimed at once while extractions are fast")
     claim_ms: int = Field(
@@ -44,9 +50,17 @@ class Settings(BaseSettings):
     delete_share: float = Field(default=0.5, gt=0, le=1, description="a listing that would delete more of a source is held")
     max_body_bytes: int = Field(default=8_388_608, ge=1_024, description="a larger HTTP request body is refused with 413")
     max_events: int = Field(default=10_000, ge=1, le=10_000, description="a larger batch of events is refused with 413")
+    max_hook_bytes: int = Field(default=26_214_400, ge=1_024, description="a larger delivery to a hook is refused with 413")
+    hook_rate: float = Field(
+        default=1_000,
+        gt=0,
+        description="deliveries per second and source that a gateway takes; a minute's worth may come at once",
+    )
+    hook_seen: int = Field(default=20_000, ge=1, description="deliveries of each source that are known when they come again")
+    hook_log: int = Field(default=50, ge=1, le=1_000, description="deliveries of each source that are kept to be looked at")
     allowed_hosts: frozenset[str] = Field(
         default=frozenset(),
-        description="JSON list of host names the gateway answers to, beside loopback, IP addresses and API_URL's",
+        description="JSON list of host names the gateway answers to, beside loopback, IP addresses, API_URL's and PUBLIC_URL's",
     )
     metrics_sources: int = Field(
         default=500, ge=0, description="sources with their own lines in /metrics; the rest are added up"

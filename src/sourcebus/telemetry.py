@@ -45,6 +45,17 @@ HTTP_SECONDS: Final = Metric(
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 
+DELIVERIES: Final = Metric(
+    "sourcebus_deliveries_total",
+    "counter",
+    "requests to a source's hook, by what they were taken for: stored, duplicate, handshake, nothing, unverified, invalid, "
+    "refused or failed",
+    ("source", "result"),
+)
+UNLOGGED: Final = Metric(
+    "sourcebus_deliveries_not_logged_total", "counter", "deliveries that came faster than the deliveries log takes them"
+)
+
 UP: Final = Metric(
     "sourcebus_up", "gauge", "1 if the part answers, 0 if not; its other metrics are absent while it is 0", ("part",)
 )
@@ -102,6 +113,24 @@ HELD_BACK: Final = Metric(
 LEARNED: Final = Metric(
     "sourcebus_learned_rate_share", "gauge", "share of its configured rate that the source uses; below 1 after a 429", _SOURCE
 )
+COVERAGE: Final = Metric(
+    "sourcebus_webhook_coverage",
+    "gauge",
+    "share of the changes that some webhook announced, over eight reconcile intervals; absent while there were none",
+    _SOURCE,
+)
+FEED: Final = Metric(
+    "sourcebus_source_feed",
+    "gauge",
+    "1 for how changes become known: poll, push, or fallback (polled because its webhooks cannot be relied on)",
+    ("source", "feed"),
+)
+STALENESS: Final = Metric(
+    "sourcebus_staleness_bound_seconds",
+    "gauge",
+    "within this time a change that nobody announces is found; absent where the source is never listed",
+    _SOURCE,
+)
 CONSUMERS: Final = Metric("sourcebus_consumers", "gauge", "live consumers: worker slots that work or wait for work")
 WAITING: Final = Metric("sourcebus_waiting_consumers", "gauge", "consumers that wait for work")
 OBJECTS: Final = Metric(
@@ -115,6 +144,8 @@ DOCUMENTS: Final = Metric("sourcebus_catalog_documents", "gauge", "searchable do
 METRICS: Final[tuple[Metric, ...]] = (
     HTTP_REQUESTS,
     HTTP_SECONDS,
+    DELIVERIES,
+    UNLOGGED,
     UP,
     SOURCES,
     PENDING,
@@ -136,6 +167,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     WAITED,
     HELD_BACK,
     LEARNED,
+    COVERAGE,
+    FEED,
+    STALENESS,
     CONSUMERS,
     WAITING,
     OBJECTS,
@@ -166,10 +200,14 @@ EVENTS: Final[Mapping[str, str]] = {
     "connectors.watch_overflow": "the system lost change messages; the whole source is listed again",
     "connectors.watch_refused": "the system does not let a folder be watched; it is looked through on a timer",
     "connectors.watching": "a source's folder is being watched",
+    "cursor_expired": "a change feed cannot go on from where it was; the scope is listed as a whole",
     "deletes_held": "a listing would delete more of a source than it may; nothing was deleted",
+    "deliveries_not_logged": "lines of the deliveries log could not be stored; the events of those deliveries are",
+    "deliveries_refused": "a source's hook refuses what is sent to it; at most one line a minute and source",
     "extraction_failed": "an object could not be extracted; it is tried again, or is a dead letter now",
     "extraction_timeout": "an extraction runs longer than it may; its lease is given up",
     "heartbeat_failed": "leases could not be extended",
+    "hook_unusable": "a source's hook cannot be used because of how the source is set; its deliveries are answered 503",
     "http_error": "a request failed in a way nobody foresaw; `error_id` is what the client was told",
     "http_hook_failed": "events were stored, but what should happen right afterwards failed; the tick makes up for it",
     "http_scrape_failed": "a part did not answer while metrics were collected",
@@ -181,8 +219,14 @@ EVENTS: Final[Mapping[str, str]] = {
     "state_not_written": "a fact about a source could not be stored",
     "storage_full": "the disk or the database is full; events wait",
     "story_not_written": "a line of an object's story could not be stored",
+    "subscribed": "a provider has promised to send webhooks",
+    "subscription_failed": "a provider could not be subscribed to; it is tried again",
+    "subscription_lost": "a provider has ended a subscription; a new one is made and the gap looked through",
+    "subscription_not_cancelled": "an old subscription could not be cancelled; it ends by itself",
     "watch_failed": "a watch ended with an error; it is begun again",
     "watch_not_possible": "a source cannot be watched as it is configured",
+    "webhooks_not_relied_on": "a source falls back to polling: webhooks do not announce what they should, or are silent",
+    "webhooks_relied_on": "webhooks announce a source's changes; it is listed only slowly beside them",
 }
 """Log event name → when it is written. A test holds it against the code."""
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.serving import folder, http, redis_url, runtime, serve, settings
+from tests.serving import folder, http, migrated, redis_url, runtime, serve, settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-__all__ = ["folder", "http", "redis_url", "runtime", "serve", "settings"]
+__all__ = ["folder", "http", "migrated", "redis_url", "runtime", "serve", "settings"]
 
 Open = Callable[..., "Page"]
 

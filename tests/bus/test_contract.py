@@ -100,6 +100,8 @@ def _a_life(bus: Bus, clock: ManualClock) -> None:
     bus.emit([SourceChanged("c", f"o{n}", signal=Signal.RECONCILE) for n in range(3)])
     bus.emit(SourceChanged("b", "", ChangeKind.SCAN))
     bus.refresh("a", "o1")
+    bus.remember([("a", "d1"), ("b", "d1")], keep_ms=1_000, most=1)
+    bus.remembered([("a", "d1")])
     bus.claim(0, consumer="w", wait_ms=100)
     leases = bus.claim(10, consumer="w", wait_ms=100).leases
     bus.emit(SourceChanged("a", "o1"))
@@ -108,6 +110,13 @@ def _a_life(bus: Bus, clock: ManualClock) -> None:
     for how in Settle:
         bus.nack([lease for lease in leases[2:] if lease.source_id == "a"][:1], "no", how=how)
         leases = [*leases[:2], *leases[3:]]
+    bus.emit(SourceChanged("a", "scope", ChangeKind.SCAN))
+    for lease in bus.claim(10, consumer="w").leases:
+        bus.requeue(lease, signal=Signal.RECONCILE, caught_up=True)
+    bus.poll("b", 60_000, reconcile=True)
+    bus.poll("b", 0)
+    bus.tally("a", 1_000, [("missed", "x"), ("heard", "x"), ("announced", "y"), ("anew", "")])
+    bus.heard(["a", "unknown"])
     bus.pause("b")
     bus.resume("b")
     for _ in range(30):

@@ -147,7 +147,10 @@ def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/catalog.db"
     url: str = request.getfixturevalue("migrated_postgres")
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        connection.execute("TRUNCATE sources, objects, stories, documents, cursors, document_words RESTART IDENTITY")
+        connection.execute(
+            "TRUNCATE sources, objects, stories, documents, cursors, document_words, listings, sightings, subscriptions,"
+            " upkeeps, deliveries, contents RESTART IDENTITY"
+        )
     return url
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 
 from sourcebus.catalog import Catalog
-from sourcebus.model import Outcome, Source
+from sourcebus.model import Outcome, Pass, Signal, Source
 
 DAY_MS = 86_400_000
 Make = Callable[..., Outcome]
@@ -30,7 +30,7 @@ class HandClock:
 def rows(url: str) -> dict[str, int]:
     """How many rows each table has."""
     engine = create_engine(url)
-    names = ["sources", "objects", "stories", "documents", "cursors"]
+    names = ["sources", "objects", "stories", "documents", "cursors", "listings", "sightings", "subscriptions", "upkeeps"]
     names += ["documents_fts_docsize"] if engine.dialect.name == "sqlite" else ["document_words"]
     with engine.connect() as connection:
         counts = {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in names}
@@ -63,7 +63,10 @@ def test_a_removed_source_leaves_no_row_in_the_end(catalog_url: str, indexed: Ma
         catalog.settle(
             [indexed(f"{n}") for n in range(450)] + [Outcome("s", "d", 1, "deleted", 1), Outcome("s", "n", 1, "note", 1)]
         )
-        catalog.set_cursor("s", "", "c")
+        listing = catalog.listings.get("s", "")
+        catalog.listings.keep_cursor(listing, "c", 1)
+        catalog.listings.keep_pass(listing, Pass("next", 1, Signal.POLL, 1, 1), ["0", "1"])
+        catalog.listings.hold("s", "", ["2"])
         assert catalog.remove_source("s") == 450
         assert {name for name, count in rows(catalog_url).items() if count} == {"sources"}
         clock.ms += 8 * DAY_MS

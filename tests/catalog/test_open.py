@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -131,3 +133,30 @@ def test_sqlite_runs_as_promised(sqlite_url: str) -> None:
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
     connection.close()
+
+
+def test_a_catalog_of_the_first_schema_is_brought_up_with_what_it_holds(database_url: str) -> None:
+    engine = create_engine(database_url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(sourcebus.catalog.__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO sources(no, id, workspace, connector, config, mode, paused, weight, state, created_at_ms,"
+                " updated_at_ms, fence_floor) VALUES (1, :id, :id, 'filesystem', '{}', 'live', :no, 1, '{}', 1, 1, -1)"
+            ),
+            {"id": b"s", "no": False},
+        )
+        cursor = {"hash": sha256(b"").digest(), "scope": b"", "value": '"delta-7"'}
+        connection.execute(
+            text("INSERT INTO cursors(source_no, scope_hash, scope, value) VALUES (1, :hash, :scope, :value)"), cursor
+        )
+    engine.dispose()
+    with pytest.raises(CatalogError, match="at 0001"):
+        Catalog.open(database_url, migrate=False)
+    with Catalog.open(database_url) as catalog:
+        listing = catalog.listings.get("s", "")
+        assert (listing.cursor, listing.version, listing.under_way) == ("delta-7", 1, None)
+        assert catalog.source("s").reconcile_interval_s is None and catalog.subscriptions("s") == []

@@ -76,8 +76,8 @@ def test_what_is_not_there_is_named(catalog: Catalog) -> None:
         lambda: catalog.remove_source("gone"),
         lambda: catalog.state("gone"),
         lambda: catalog.set_state("gone", a=1),
-        lambda: catalog.cursor("gone", ""),
-        lambda: catalog.set_cursor("gone", "", "x"),
+        lambda: catalog.listings.get("gone", ""),
+        lambda: catalog.listings.forget("gone"),
     ):
         with pytest.raises(UnknownSource, match="gone"):
             call()
@@ -85,11 +85,13 @@ def test_what_is_not_there_is_named(catalog: Catalog) -> None:
 
 def test_removing_takes_everything_and_the_id_is_free_again(catalog: Catalog) -> None:
     catalog.set_state("s", error="x")
-    catalog.set_cursor("s", "", "c1")
+    before = catalog.listings.get("s", "")
+    assert catalog.listings.keep_cursor(before, "c1", 1)
     assert catalog.remove_source("s") == 0
     assert catalog.sources() == [] and catalog.counts() == {}
     catalog.add_source(Source("s", "filesystem"))
-    assert catalog.state("s") == {} and catalog.cursor("s", "") is None
+    assert catalog.state("s") == {} and catalog.listings.get("s", "").cursor is None
+    assert not catalog.listings.keep_cursor(before, "c2", 1), "it was read of another source by the same id"
 
 
 def test_facts_are_merged(catalog: Catalog) -> None:
@@ -107,17 +109,6 @@ def test_facts_set_at_the_same_time_are_all_kept(catalog: Catalog) -> None:
     for thread in threads:
         thread.join()
     assert catalog.state("s") == {f"k{n}": n for n in range(12)}
-
-
-def test_cursors_belong_to_a_scope(catalog: Catalog) -> None:
-    long = "scope/" * 1_000
-    for scope, value in (("", "whole"), (long, "\0 any \udcff"), (long + "2", "")):
-        catalog.set_cursor("s", scope, "older")
-        catalog.set_cursor("s", scope, value)
-        assert catalog.cursor("s", scope) == value
-    catalog.set_cursor("s", long, None)
-    catalog.set_cursor("s", "never", None)
-    assert [catalog.cursor("s", scope) for scope in ("", long, long + "2")] == ["whole", None, ""]
 
 
 def test_a_secret_is_unreadable_without_its_key(sqlite_url: str) -> None:

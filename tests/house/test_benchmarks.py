@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks import publish, svg
-from benchmarks.__main__ import BUS
+from benchmarks.__main__ import BUS, INTAKE
 from benchmarks.slow import jain
 
 README = (publish.FOLDER / "README.md").read_text("utf-8")
@@ -19,8 +19,9 @@ def test_each_has_a_run_and_a_line_in_the_readme(name: str) -> None:
     assert f"| `{name}` |" in README
 
 
-def test_those_of_the_bus_are_known() -> None:
+def test_those_of_the_groups_are_known() -> None:
     assert set(BUS) < set(publish.ORDER)
+    assert set(INTAKE) < set(publish.ORDER)
 
 
 def test_bars_of_any_number_are_drawn_with_their_names() -> None:

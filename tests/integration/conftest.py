@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.serving import folder, http, redis_url, runtime, serve, settings
+from tests.serving import folder, http, migrated, redis_url, runtime, serve, settings
 
-__all__ = ["docs", "folder", "http", "redis_url", "runtime", "serve", "settings"]
+__all__ = ["docs", "folder", "http", "migrated", "redis_url", "runtime", "serve", "settings"]
 
 
 @pytest.fixture

@@ -10,7 +10,21 @@ import redis
 
 from sourcebus.connectors import Recommended, registry
 from sourcebus.errors import NeedsAuth, ObjectUnreadable, SinkError, SourceUnavailable, StorageFull, Throttled
-from sourcebus.model import ChangeKind, Document, Extraction, Mode, Outcome, Quota, QuotaLeft, Signal, Source, SourceChanged
+from sourcebus.model import (
+    WHOLE_SOURCE,
+    Change,
+    ChangeKind,
+    Cursor,
+    Document,
+    Extraction,
+    Mode,
+    Outcome,
+    Quota,
+    QuotaLeft,
+    Signal,
+    Source,
+    SourceChanged,
+)
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
 from sourcebus.sinks import CallbackSink
@@ -179,10 +193,21 @@ def test_what_the_provider_says_is_left_is_passed_on(runtime: Runtime):
 
 
 class CostlyConnector(FakeConnector):
-    """Each of whose leases costs five units."""
+    """A listing costs five units, and so does reading an object."""
+
+    spent = 0.0
+
+    def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
+        self.spent += 5.0
+        return super().changes(cursor, scope)
+
+    def extract(self, ref: str) -> Extraction:
+        self.spent += 5.0
+        return super().extract(ref)
 
     def take_cost(self) -> float:
-        return 5.0
+        spent, self.spent = self.spent, 0.0
+        return spent
 
 
 @pytest.mark.parametrize("fails", [False, True])

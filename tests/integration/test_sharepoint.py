@@ -85,7 +85,7 @@ def test_an_object_of_nowhere_is_only_noted(desk: Desk) -> None:
 
 def test_a_listing_without_changes_reads_nothing(desk: Desk) -> None:
     """Reconcile: the fingerprints prove it."""
-    desk.runtime.catalog.set_cursor("s", "", None)
+    desk.runtime.catalog.listings.forget("s")
     desk.tenant.meter.spent = 0.0
     desk.scan()
     assert desk.tenant.meter.spent == 2, "one page of a delta without a token"

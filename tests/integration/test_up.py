@@ -155,6 +155,11 @@ def test_other_commands_find_it(up: Up) -> None:
     assert source["config"]["root"] == str(up.notes)
     until(lambda: up.run("doctor").returncode == 0, lambda: up.run("doctor").stdout)
     assert json.loads(up.run("dlq", "list", "--json").stdout)["items"] == []
+    assert json.loads(up.run("subscriptions", "--json").stdout)["items"] == []
+    assert "SOURCEBUS_PUBLIC_URL" in up.run("subscriptions").stderr
+    assert up.run("source", "drop", "notes").stdout == "kept 0 objects of notes\n"
+    shown = json.loads(up.run("source", "show", "notes", "--json").stdout)
+    assert shown["staleness_bound_s"] > shown["staleness"]["scan_s"]
 
 
 def test_sources_are_added_changed_paused_and_removed(up: Up) -> None:
@@ -168,6 +173,7 @@ def test_sources_are_added_changed_paused_and_removed(up: Up) -> None:
     assert up.found("otter") == {"a.md"}
     assert up.run("source", "add", "more", "filesystem", "root=other").returncode == 1
     assert up.run("source", "set", "more", "--rate", "unlimited", "--concurrency", "3", "include=null").returncode == 0
+    assert up.run("source", "set", "more", "--reconcile-interval-s", "7200").returncode == 0
     quota = json.loads(up.run("source", "show", "more", "--json").stdout)["quota"]
     assert (quota["rate"], quota["concurrency"]) == (None, 3)
     until(lambda: up.found("otter") == {"a.md", "b.log"}, up.said)
@@ -196,6 +202,7 @@ def test_sources_are_added_changed_paused_and_removed(up: Up) -> None:
         (["source", "add", "x", "filesystem", "root"], "KEY=VALUE"),
         (["source", "add", "x", "filesystem", "root=notes", "--rate", "fast"], "--rate"),
         (["source", "set", "notes"], "nothing to change"),
+        (["source", "drop", "nobody"], "nobody"),
         (["dlq", "replay"], "--all"),
         (["dlq", "drop", "nothing"], "dead letter"),
         (["gateway", "--host", "0.0.0.0"], "--host"),

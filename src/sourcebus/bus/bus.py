@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any, cast
 
 import redis
@@ -14,12 +16,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from sourcebus.bus import keys
+from sourcebus.bus.checks import check_id, check_positive
 from sourcebus.bus.scripts import Arg, verbs
 from sourcebus.bus.standing import SourceStats, unpack_stats
 from sourcebus.bus.values import (
+    SIGNALS,
     Claimed,
     DeadLetter,
     Emitted,
+    Heard,
     Peek,
     Refreshed,
     Settle,
@@ -30,11 +35,12 @@ from sourcebus.bus.values import (
     pack_event,
     pack_settlement,
     unpack_dead_letter,
+    unpack_heard,
     unpack_lease,
     unpack_peek,
 )
 from sourcebus.errors import BusUnavailable, InvalidInput, UnknownSource
-from sourcebus.model import MAX_ID_BYTES, WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
+from sourcebus.model import WHOLE_SOURCE, ChangeKind, Lease, Quota, Signal, SourceChanged
 
 MOST_EVENTS = 10_000
 """Most events in one call: keeps a script's work bounded."""
@@ -43,6 +49,9 @@ MOST_LEASES = 1_000
 
 _SLICE = 250
 """Events per script call, so that other clients wait for milliseconds only."""
+
+_MOST_ROUNDS = 40
+"""So often a tick goes on while as many polls were due as one round starts: 20,000 a second are a million sources' a minute."""
 
 _FIRST_DUE = 500
 """So many of the delayed objects are looked at to say how long a source's window or back-off still lasts."""
@@ -121,14 +130,14 @@ class Bus:
         interval of scans of the whole source, 0 for none · past `max_pending` objects the bus keeps one scan instead.
         """
         quota = quota or Quota()
-        _check_id("source_id", source_id)
+        check_id("source_id", source_id)
         if quota.bucket:
-            _check_id("quota.bucket", quota.bucket)
-        _check_positive("quota.concurrency", quota.concurrency)
-        _check_positive("quota.burst", quota.burst)
-        _check_positive("weight", weight)
+            check_id("quota.bucket", quota.bucket)
+        check_positive("quota.concurrency", quota.concurrency)
+        check_positive("quota.burst", quota.burst)
+        check_positive("weight", weight)
         if quota.rate is not None:
-            _check_positive("quota.rate", quota.rate)
+            check_positive("quota.rate", quota.rate)
         reply = self._run(
             "register",
             keys.encode_ref(source_id),
@@ -230,6 +239,16 @@ class Bus:
             raise UnknownSource(source_id)
         return Refreshed(status.decode(), until_ms or None, _tokens(tokens))
 
+    def remembered(self, deliveries: Sequence[tuple[str, str]]) -> list[bool]:
+        """For each (source id, the provider's id of a delivery): whether `remember` was told of it."""
+        return [bool(seen) for seen in self._run("heard", 0, 0, *_digests(deliveries))] if deliveries else []
+
+    def remember(self, deliveries: Sequence[tuple[str, str]], *, keep_ms: int, most: int) -> None:
+        """Deliveries whose events are stored: `heard` knows them for `keep_ms`, the last `most` of each source."""
+        check_positive("keep_ms", keep_ms)
+        if deliveries:
+            self._run("heard", keep_ms, most, *_digests(deliveries))
+
     # --- leases --------------------------------------------------------------------------------------------------
 
     def claim(
@@ -308,6 +327,15 @@ class Bus:
     def _settled(reply: Sequence[Any]) -> Settled:
         return Settled([bool(done) for done in reply[1:]], _tokens(reply[0]))
 
+    def requeue(self, lease: Lease, *, signal: Signal, caught_up: bool, cost: float = 1.0, service_ms: float = 0.0) -> Settled:
+        """Ends the lease of a scan that was cut in the middle of its pass: the rest is due at once, behind others, as `signal`.
+
+        `caught_up`: signals that came between the pass's beginning and this claim are answered, so that `Lease.newer` need not
+        tell of them again; those that came since are told in any case.
+        """
+        tokens, done = self._run("requeue", lease.field, lease.fence, cost, service_ms, SIGNALS.index(signal), int(caught_up))
+        return Settled([bool(done)], _tokens(tokens))
+
     def extend(
         self, leases: Sequence[Lease], *, lease_ms: int = 30_000, running: Lease | None = None, consumer: str = ""
     ) -> list[bool]:
@@ -326,18 +354,37 @@ class Bus:
 
         With `stay_warm` it also calls for one when nothing is pending and nobody is there to be woken.
         """
-        epoch, promoted, reaped, polls, tokens = self._run("tick", most, int(stay_warm))
-        return Ticked(epoch, promoted, reaped, polls, _tokens(tokens))
+        promoted = reaped = polls = rounds = 0
+        tokens: tuple[int, ...] = ()
+        while True:  # each round is bounded, so that others get a turn in between
+            reply = self._run("tick", most, int(stay_warm))
+            promoted, reaped, polls, rounds = promoted + reply[1], reaped + reply[2], polls + reply[3], rounds + 1
+            tokens += _tokens(reply[4])
+            if reply[3] < most or rounds == _MOST_ROUNDS:
+                return Ticked(reply[0], promoted, reaped, polls, tokens)
 
     def feedback(self, source_id: str, remaining: float, left_ms: float) -> None:
         """A provider said what is left of its quota: `remaining` units until `left_ms` from now (``RateLimit`` headers,
         draft-ietf-httpapi-ratelimit-headers). The rate follows at once, never above the configured one; when less than one
         unit is left, the bucket pauses until then. UnknownSource, InvalidInput."""
-        _check_positive("left_ms", left_ms)
+        check_positive("left_ms", left_ms)
         if not 0 <= remaining < 1e15:
             raise InvalidInput("remaining", f"is {remaining}", "use the number of units that are left, 0 or more")
         if not self._run("feedback", keys.encode_ref(source_id), remaining, left_ms):
             raise UnknownSource(source_id)
+
+    def poll(self, source_id: str, every_ms: float, *, reconcile: bool = False) -> bool:
+        """The source is scanned every so many milliseconds (0: never) from now on, give or take a tenth; `reconcile`: behind
+        live work. False if it is not known."""
+        return bool(self._run("poll", keys.encode_ref(source_id), every_ms, int(reconcile)))
+
+    def tally(self, source_id: str, slot_ms: float, marks: Sequence[tuple[str, str]]) -> bool:
+        """Counts what became of changes, for `heard`: pairs of a word (``announced``, ``missed``, ``heard``, ``anew``: see
+        tally.lua) and an object's reference. The window has 16 slots of `slot_ms`. False if the source is not known."""
+        args: list[Arg] = []
+        for what, ref in marks:
+            args += (what, blake2b(keys.encode_ref(ref), digest_size=10).hexdigest())
+        return bool(self._run("tally", keys.encode_ref(source_id), max(1, slot_ms), *args))
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -373,6 +420,17 @@ class Bus:
                 due_ms.setdefault(field[: field.index(b":")], int(at_ms))
             names = cast("list[bytes | None]", self._client.hmget(root + "names", list(due_ms))) if due_ms else []
         return {keys.decode_ref(name): at_ms for name, at_ms in zip(names, due_ms.values(), strict=True) if name}
+
+    def heard(self, source_ids: Sequence[str]) -> list[Heard]:
+        """What is known of sources' live signals, in the order asked; nothing is, of an unknown one."""
+        root = self._root.decode()
+        with _redis_errors():
+            ids = [keys.encode_ref(source_id) for source_id in source_ids]
+            numbers = cast("list[bytes | None]", self._client.hmget(root + "ids", cast("list[str]", ids))) if ids else []
+            pipe = self._client.pipeline(transaction=False)
+            for number in numbers:
+                pipe.hgetall(f"{root}cov:{number.decode() if number else ''}")
+            return [unpack_heard(stored) for stored in cast("list[dict[bytes, bytes]]", pipe.execute())]
 
     def vitals(self) -> Vitals:
         """Who works here, by the bus's clock."""
@@ -422,16 +480,14 @@ class Bus:
         return info | {_text(key): _text(value) for key, value in config.items()}
 
 
+def _digests(deliveries: Sequence[tuple[str, str]]) -> list[Arg]:
+    # A provider's id may be long and of any characters; 12 bytes of its hash are enough to tell deliveries apart.
+    return [
+        part
+        for source_id, delivery_id in deliveries
+        for part in (keys.encode_ref(source_id), b64encode(blake2b(keys.encode_ref(delivery_id), digest_size=12).digest()))
+    ]
+
+
 def _text(raw: Any) -> str:
     return raw.decode() if isinstance(raw, bytes) else str(raw)
-
-
-def _check_id(field: str, value: str) -> None:
-    size = len(keys.encode_ref(value))
-    if not 0 < size <= MAX_ID_BYTES:
-        raise InvalidInput(field, f"is {size} bytes long", f"use 1 to {MAX_ID_BYTES} bytes")
-
-
-def _check_positive(field: str, value: float) -> None:
-    if not 0 < value < 1e15:
-        raise InvalidInput(field, f"is {value}", "use a number above 0")

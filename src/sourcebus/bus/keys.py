@@ -23,6 +23,9 @@ c          list    c:<second>: cooling objects whose window ends in that second
 pl         zset    polled sources by next poll, ms
 dl dlz     hash    dead letters by id; dlz (zset) orders them by time of death, ms
 dlk        hash    object → id of its dead letter
+cov        hash    cov:<number>: changes announced (a<slot>) and missed (m<slot>) by slot of time, and since `anew`
+late       zset    late:<number>: objects whose change a listing found, by slot; their webhook may only be late
+hd         zset    hd:<number>: digests of the deliveries that were stored, by when they are forgotten, ms
 con wt     zset    live and waiting consumers by expiry, ms
 inv        zset    unanswered invitations by expiry, ms
 wake       list    one element wakes one waiting consumer

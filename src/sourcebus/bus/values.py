@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,7 @@ KINDS = (ChangeKind.CREATED, ChangeKind.UPDATED, ChangeKind.DELETED, ChangeKind.
 SIGNALS = (Signal.WEBHOOK, Signal.POLL, Signal.WATCH, Signal.MANUAL, Signal.RECONCILE)
 KIND_CODE = {kind: code for code, kind in enumerate(KINDS)}
 SIGNAL_CODE = {signal: code for code, signal in enumerate(SIGNALS)}
+_NEWER = 4  # core.lua's flag
 STATES = ("absent", "ready", "delayed", "in_flight", "cooling")
 
 _PAYLOAD = struct.Struct(layouts()["P"].format)
@@ -91,6 +93,41 @@ class Ticked:
     reaped: int
     polls: int
     invite: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is known of a source's live signals: changes that were `announced` by one and `missed` by all, over the sliding
+    window; the same since the evidence was last begun anew; when one was last heard (ms), how long the usual gap is, and how
+    many missed changes have been found since."""
+
+    announced: int
+    missed: int
+    announced_since: int
+    missed_since: int
+    last_ms: int | None
+    gap_ms: int | None
+    unheard: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of changes that were announced. None: there were none."""
+        return self.announced / (self.announced + self.missed) if self.announced + self.missed else None
+
+
+def unpack_heard(stored: Mapping[bytes, bytes]) -> Heard:
+    """What tally.lua has stored."""
+    counted = {name.decode(): int(float(value)) for name, value in stored.items()}
+    slots = [(name[0], value) for name, value in counted.items() if name[1:].isdecimal()]
+    return Heard(
+        sum(value for kind, value in slots if kind == "a"),
+        sum(value for kind, value in slots if kind == "m"),
+        counted.get("announced", 0),
+        counted.get("missed", 0),
+        counted.get("heard"),
+        counted.get("gap"),
+        counted.get("unheard", 0),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +215,7 @@ def _split_tail(tail: bytes) -> tuple[str | None, str | None]:
 
 def unpack_lease(source_id: str, field: bytes, key_at: int, packed: bytes, deadline_ms: int) -> Lease:
     """A claim's field (whose key begins at `key_at`) and record as a lease."""
-    _, _, attempts, _, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
+    _, _, attempts, flags, fence, claimed, _, _, _, since, kind, signal, observed = _LEASED.unpack_from(packed)
     version, trace = _split_tail(packed[_LEASED.size :]) if len(packed) > _LEASED.size else (None, None)
     return Lease(
         source_id,
@@ -194,6 +231,7 @@ def unpack_lease(source_id: str, field: bytes, key_at: int, packed: bytes, deadl
         version,
         trace,
         field,
+        bool(flags & _NEWER),
     )
 
 

@@ -14,5 +14,6 @@ SQL, SQLAlchemy and Alembic are used nowhere else.
 """
 
 from sourcebus.catalog.catalog import Catalog
+from sourcebus.catalog.subscriptions import Subscribed, Upkeep
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "Subscribed", "Upkeep"]

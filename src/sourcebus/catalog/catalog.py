@@ -7,21 +7,25 @@ from typing import Any, Self
 
 from sqlalchemy import text
 
+from sourcebus.catalog.deliveries import DeliveryTable
+from sourcebus.catalog.depot import SourceDepot
 from sourcebus.catalog.engine import Database
+from sourcebus.catalog.listings import ListingTable
 from sourcebus.catalog.maintenance import Maintenance
 from sourcebus.catalog.objects import ObjectTable
 from sourcebus.catalog.schema import bring_up
 from sourcebus.catalog.search import search
 from sourcebus.catalog.settle import settle
 from sourcebus.catalog.sources import SourceTable
+from sourcebus.catalog.subscriptions import SubscriptionTable
 from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock, SystemClock
 from sourcebus.errors import CatalogUnavailable
-from sourcebus.model import Hit, JsonObject, Outcome, Source, StoryLine, Version
+from sourcebus.model import DeliveryLine, Hit, JsonObject, Outcome, Source, StoryLine, Subscription, Version
 
 
 class Catalog:
-    """Sources, object versions, documents and their search index, stories and cursors of one installation.
+    """Sources, object versions, documents and their search index, stories and listings of one installation.
 
     Any thread may use it; after a fork the child may too. Every method may raise CatalogUnavailable, every one that
     writes StorageFull; then nothing was written. Those that name a source raise UnknownSource where it is not there.
@@ -31,6 +35,9 @@ class Catalog:
         self._database = database
         self._sources = SourceTable(database, vault, clock)
         self._objects = ObjectTable(database)
+        self._listings = ListingTable(database)
+        self._subscriptions = SubscriptionTable(database, vault, clock)
+        self._deliveries = DeliveryTable(database, vault)
         self._maintenance = Maintenance(database, clock)
 
     @classmethod
@@ -92,9 +99,33 @@ class Catalog:
         """
         return self._maintenance.remove_source(source_id)
 
+    def depot(self, source_id: str) -> SourceDepot:
+        """The contents that came in the deliveries of a source that cannot be asked."""
+        return SourceDepot(self._database, source_id)
+
+    def log_deliveries(self, lines: Sequence[tuple[DeliveryLine, bool]], *, keep: int, keep_refused: int) -> None:
+        """Store lines of the deliveries log, each with whether it was refused, in one transaction.
+
+        Of each source the newest `keep` stay, and of those refused the newest `keep_refused`. Requests are encrypted; without
+        a key only the lines are kept. Lines of sources that are not there any more are left out.
+        """
+        self._deliveries.add(lines, keep=keep, keep_refused=keep_refused)
+
+    def deliveries(self, source_id: str, *, after: int | None = None, limit: int = 100) -> list[DeliveryLine]:
+        """At most `limit` lines of a source's deliveries log, newest first, older than the line `after`; without requests."""
+        return self._deliveries.list(source_id, after, limit)
+
+    def delivery(self, line_id: int) -> DeliveryLine | None:
+        """One line of the deliveries log with its request, None where there is none (any more)."""
+        return self._deliveries.get(line_id)
+
     def state(self, source_id: str) -> JsonObject:
         """The small facts of a source's day, as `set_state` left them."""
         return self._sources.state(source_id)
+
+    def states(self, source_ids: Sequence[str]) -> dict[str, JsonObject]:
+        """`state` of each of these; those that are not there are absent. One query for each 500."""
+        return self._sources.states(source_ids)
 
     def set_state(self, source_id: str, **values: Any) -> None:
         """Merge `values` into the facts, atomically; None deletes a key."""
@@ -132,13 +163,27 @@ class Catalog:
         """The object's story, newest first: its last 20 lines and its last 20 failures. [] if never heard of."""
         return self._objects.story(source_id, object_ref, limit)
 
-    def cursor(self, source_id: str, scope: str) -> str | None:
-        """Where the listing of a scope goes on, None where it starts anew."""
-        return self._sources.cursor(source_id, scope)
+    @property
+    def listings(self) -> ListingTable:
+        """Where each scope's listing goes on, what a complete one has seen so far, and the deletes that are held."""
+        return self._listings
 
-    def set_cursor(self, source_id: str, scope: str, value: str | None) -> None:
-        """Store where the listing of a scope goes on; None forgets it."""
-        self._sources.set_cursor(source_id, scope, value)
+    def subscriptions(self, source_id: str) -> list[Subscription]:
+        """The source's living subscriptions, newest first, with their secrets."""
+        return [one.subscription for one in self._subscriptions.living(source_id)]
+
+    def keep_subscription(self, source_id: str, subscription: Subscription, hook_url: str | None = None) -> None:
+        """Store a new subscription, or what is new of a known one. None for `hook_url` or its secret leaves what is known."""
+        self._subscriptions.keep(source_id, subscription, hook_url)
+
+    def drop_subscription(self, source_id: str, subscription_id: str) -> bool:
+        """Forget a subscription. False: it was not known."""
+        return self._subscriptions.drop(source_id, subscription_id)
+
+    @property
+    def upkeep(self) -> SubscriptionTable:
+        """Which sources are to be subscribed, and when each subscription is looked after next."""
+        return self._subscriptions
 
     def search(
         self, q: str, *, source_id: str | None = None, workspace: str | None = None, limit: int = 20, offset: int = 0

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, text, update
 
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.keys import to_bytes
+from sourcebus.catalog.listings import purge_listings, purge_orphans
 from sourcebus.catalog.objects import LIVE_STATES
 from sourcebus.catalog.settle import remove_documents
-from sourcebus.catalog.tables import PARTS, cursors, objects, sources, stories
+from sourcebus.catalog.tables import PARTS, contents, cursors, deliveries, objects, sources, stories, subscriptions, upkeeps
 from sourcebus.clock import Clock
 from sourcebus.errors import UnknownSource
 
@@ -51,7 +52,7 @@ class Maintenance:
                 select(live, func.max(objects.c.fence)).where(objects.c.source_no == source.no)
             ).one()
             floor = source.fence_floor if fence is None else max(fence, source.fence_floor)
-            emptied = {"secret": None, "config": "{}", "state": "{}"}
+            emptied = {"secret": None, "hook_token": None, "config": "{}", "state": "{}"}
             removed = emptied | {"removed_at_ms": self._clock.now_ms(), "fence_floor": floor}
             connection.execute(update(sources).where(sources.c.no == source.no).values(removed))
             return source.no, count
@@ -59,12 +60,17 @@ class Maintenance:
         no, count = self._database.transact(work)
         while self._purge(no):
             pass
+        while self._database.transact(purge_orphans):
+            pass
         return count
 
     def run(self) -> None:
         """One slice of everything that is due; meant to be called about once a minute."""
         self._finish_removals()
         self._forget()
+        for _ in range(_SLICES):
+            if not self._database.transact(purge_orphans):
+                break
         if self._database.is_sqlite:
             self._database.transact(_merge)
             self._checkpoint()
@@ -73,7 +79,9 @@ class Maintenance:
         """Delete the rows of one chunk of a removed source's objects; how many those were. 0: nothing is left."""
 
         def work(connection: Connection) -> int:
-            connection.execute(delete(cursors).where(cursors.c.source_no == no))
+            for table in (cursors, subscriptions, upkeeps, deliveries, contents):
+                connection.execute(delete(table).where(table.c.source_no == no))
+            purge_listings(connection, no)
             query = select(objects.c.id, objects.c.documents).where(objects.c.source_no == no).limit(_CHUNK)
             return self._delete(connection, [tuple(row) for row in connection.execute(query)])
 

@@ -13,7 +13,7 @@ from sourcebus.errors import CatalogError
 VERSION_TABLE = "sourcebus_schema"
 """Alembic's version table; not its default name, so that the database may hold another program's tables too."""
 
-HEAD = "0001"
+HEAD = "0004"
 """The newest migration: what this code works with. A test compares it with the folder."""
 
 _VERSION = select(column("version_num", String)).select_from(table(VERSION_TABLE))

@@ -1,24 +1,25 @@
-"""The sources: their settings, their small facts of the day (`state`), and the cursors of their listings."""
+"""The sources: their settings, and their small facts of the day (`state`)."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, insert, select, update
 
 from sourcebus.catalog.engine import Database
 from sourcebus.catalog.keys import from_bytes, to_bytes
-from sourcebus.catalog.tables import cursors, sources
+from sourcebus.catalog.tables import sources
 from sourcebus.catalog.vault import Vault
 from sourcebus.clock import Clock
 from sourcebus.errors import Conflict, InvalidInput, UnknownSource
 from sourcebus.model import MAX_ID_BYTES, JsonObject, Mode, Quota, Source, from_ms
 
-_LIVE = sources.c.removed_at_ms.is_(None)
+_IDS_PER_QUERY = 500
+
+LIVE = sources.c.removed_at_ms.is_(None)
 
 
 class SourceTable:
@@ -47,14 +48,14 @@ class SourceTable:
     def get(self, source_id: str) -> Source:
         """The live source of this id, or UnknownSource."""
         with self._database.read() as connection:
-            row = connection.execute(select(sources).where(sources.c.id == to_bytes(source_id), _LIVE)).one_or_none()
+            row = connection.execute(select(sources).where(sources.c.id == to_bytes(source_id), LIVE)).one_or_none()
         if row is None:
             raise UnknownSource(source_id)
         return self._source(row)
 
     def list(self, workspace: str | None, after: str | None, limit: int) -> list[Source]:
         """At most `limit` live sources ordered by id, those behind `after`."""
-        query = select(sources).where(_LIVE).order_by(sources.c.id).limit(limit)
+        query = select(sources).where(LIVE).order_by(sources.c.id).limit(limit)
         if workspace is not None:
             query = query.where(sources.c.workspace == to_bytes(workspace))
         if after is not None:
@@ -68,10 +69,10 @@ class SourceTable:
         row = self._row(source) | {"updated_at_ms": self._clock.now_ms()}
 
         def work(connection: Connection) -> Row[Any] | None:
-            query = update(sources).where(sources.c.id == row["id"], _LIVE).values(row)
+            query = update(sources).where(sources.c.id == row["id"], LIVE).values(row)
             if connection.execute(query).rowcount == 0:
                 return None
-            return connection.execute(select(sources).where(sources.c.id == row["id"], _LIVE)).one()
+            return connection.execute(select(sources).where(sources.c.id == row["id"], LIVE)).one()
 
         stored = self._database.transact(work)
         if stored is None:
@@ -81,47 +82,31 @@ class SourceTable:
     def state(self, source_id: str) -> JsonObject:
         """The facts that `set_state` stored. UnknownSource."""
         with self._database.read() as connection:
-            text = connection.execute(select(sources.c.state).where(sources.c.id == to_bytes(source_id), _LIVE)).scalar()
+            text = connection.execute(select(sources.c.state).where(sources.c.id == to_bytes(source_id), LIVE)).scalar()
         if text is None:
             raise UnknownSource(source_id)
         return json.loads(text)
+
+    def states(self, source_ids: Sequence[str]) -> dict[str, JsonObject]:
+        """The facts of each of these sources that is there."""
+        found: dict[str, JsonObject] = {}
+        with self._database.read() as connection:
+            for start in range(0, len(source_ids), _IDS_PER_QUERY):
+                part = [to_bytes(source_id) for source_id in source_ids[start : start + _IDS_PER_QUERY]]
+                query = select(sources.c.id, sources.c.state).where(sources.c.id.in_(part), LIVE)
+                found |= {from_bytes(row.id): json.loads(row.state) for row in connection.execute(query)}
+        return found
 
     def set_state(self, source_id: str, values: JsonObject) -> None:
         """`values` merged into the facts in one transaction; None deletes a key. UnknownSource."""
 
         def work(connection: Connection) -> None:
-            query = select(sources.c.no, sources.c.state).where(sources.c.id == to_bytes(source_id), _LIVE).with_for_update()
+            query = select(sources.c.no, sources.c.state).where(sources.c.id == to_bytes(source_id), LIVE).with_for_update()
             row = connection.execute(query).one_or_none()
             if row is None:
                 raise UnknownSource(source_id)
             merged = {key: value for key, value in (json.loads(row.state) | values).items() if value is not None}
             connection.execute(update(sources).where(sources.c.no == row.no).values(state=_dump(merged, "state")))
-
-        self._database.transact(work)
-
-    def cursor(self, source_id: str, scope: str) -> str | None:
-        """The stored cursor of a scope, None where there is none. UnknownSource."""
-        with self._database.read() as connection:
-            no = number(connection, source_id)
-            value = connection.execute(
-                select(cursors.c.value).where(cursors.c.source_no == no, cursors.c.scope_hash == _hash(scope))
-            ).scalar()
-        return None if value is None else json.loads(value)
-
-    def set_cursor(self, source_id: str, scope: str, value: str | None) -> None:
-        """Store the cursor of a scope; None forgets it. UnknownSource."""
-        insert_or = sqlite.insert if self._database.is_sqlite else postgresql.insert
-
-        def work(connection: Connection) -> None:
-            no = number(connection, source_id, lock=True)
-            if value is None:
-                connection.execute(delete(cursors).where(cursors.c.source_no == no, cursors.c.scope_hash == _hash(scope)))
-                return
-            row = {"source_no": no, "scope_hash": _hash(scope), "scope": to_bytes(scope), "value": json.dumps(value)}
-            query = insert_or(cursors).values(row)
-            connection.execute(
-                query.on_conflict_do_update(index_elements=["source_no", "scope_hash"], set_={"value": row["value"]})
-            )
 
         self._database.transact(work)
 
@@ -136,10 +121,12 @@ class SourceTable:
             "quota": _dump(dataclasses.asdict(source.quota), "quota") if source.quota else None,
             "window_ms": source.window_ms,
             "poll_interval_s": source.poll_interval_s,
+            "reconcile_interval_s": source.reconcile_interval_s,
             "mode": source.mode.value,
             "paused": source.paused,
             "weight": source.weight,
             "secret": self._vault.lock(source.secret),
+            "hook_token": self._vault.lock(source.hook_token, "hook_token"),
         }
 
     def _source(self, row: Row[Any]) -> Source:
@@ -152,10 +139,12 @@ class SourceTable:
             quota=Quota(**json.loads(row.quota)) if row.quota else None,
             window_ms=row.window_ms,
             poll_interval_s=row.poll_interval_s,
+            reconcile_interval_s=row.reconcile_interval_s,
             mode=Mode(row.mode),
             paused=row.paused,
             weight=row.weight,
             secret=self._vault.unlock(row.secret, source_id),
+            hook_token=self._vault.unlock(row.hook_token, source_id),
             created_at=from_ms(row.created_at_ms),
             updated_at=from_ms(row.updated_at_ms),
         )
@@ -163,15 +152,11 @@ class SourceTable:
 
 def number(connection: Connection, source_id: str, *, lock: bool = False) -> int:
     """The number of a live source, or UnknownSource. `lock` keeps it from being removed in this transaction."""
-    query = select(sources.c.no).where(sources.c.id == to_bytes(source_id), _LIVE)
+    query = select(sources.c.no).where(sources.c.id == to_bytes(source_id), LIVE)
     no = connection.execute(query.with_for_update(read=True) if lock else query).scalar()
     if no is None:
         raise UnknownSource(source_id)
     return no
-
-
-def _hash(scope: str) -> bytes:
-    return hashlib.sha256(to_bytes(scope)).digest()
 
 
 def _dump(value: JsonObject, field: str) -> str:

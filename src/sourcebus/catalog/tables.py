@@ -34,6 +34,7 @@ sources = Table(
     Column("paused", Boolean, nullable=False),
     Column("weight", Float, nullable=False),
     Column("secret", LargeBinary),  # a Fernet token, see `vault`
+    Column("hook_token", LargeBinary),  # another
     Column("state", Text, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
@@ -41,6 +42,9 @@ sources = Table(
     Column("fence_floor", BigInteger, nullable=False),
     # Set while the rows of a removed source are being deleted, and for a week after.
     Column("removed_at_ms", BigInteger),
+    Column("reconcile_interval_s", Float),
+    # Grows whenever all that is known of the source's listings is forgotten: a listing under way then keeps nothing.
+    Column("listing_epoch", Integer, nullable=False, server_default="0"),
     Index(
         "sources_id",
         "id",
@@ -100,6 +104,88 @@ cursors = Table(
     Column("scope_hash", LargeBinary, primary_key=True),  # a scope may be longer than an index takes
     Column("scope", LargeBinary, nullable=False),
     Column("value", Text, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),  # the connector's `cursor_version`
+)
+
+listings = Table(
+    "listings",
+    metadata,
+    Column("no", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    Column("scope_hash", LargeBinary, nullable=False),
+    # pass: a complete listing that was cut and goes on; held: objects whose delete waits for a person; kept: those that a
+    # person wants kept although the source does not list them
+    Column("purpose", Text, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("signal", Text, nullable=False),
+    Column("began_at_ms", BigInteger, nullable=False),
+    Column("caught_up_at_ms", BigInteger, nullable=False),
+    Column("counts", Text, nullable=False),
+    Index("listings_scope", "source_no", "scope_hash", "purpose", unique=True),
+    sqlite_autoincrement=True,  # a number is never used again: what its listing has seen goes after it
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    # Of which listing. Not a foreign key: a listing goes at once, its sightings in small slices afterwards.
+    Column("listing_no", BigInteger, primary_key=True, autoincrement=False),
+    Column("ref_hash", LargeBinary, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("no", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    Column("id_hash", LargeBinary, nullable=False),  # a provider's id may be longer than an index takes
+    Column("id", LargeBinary, nullable=False),
+    Column("hook_url", Text, nullable=False),
+    Column("secret", LargeBinary),  # a Fernet token, see `vault`
+    Column("state", Text, nullable=False),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("renew_at_ms", BigInteger),
+    Index("subscriptions_id", "source_no", "id_hash", unique=True),
+)
+
+upkeeps = Table(
+    "upkeeps",
+    metadata,
+    # A row for every source that is to have a subscription.
+    Column("source_no", BigInteger, ForeignKey("sources.no"), primary_key=True, autoincrement=False),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("error", Text),
+    Index("upkeeps_due", "due_at_ms"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("source_no", BigInteger, ForeignKey("sources.no"), nullable=False),
+    # Those that prove nothing are kept apart, and fewer of them, so that they cannot push out the others.
+    Column("refused", Boolean, nullable=False),
+    Column("line", Text, nullable=False),  # what is shown
+    Column("sealed", LargeBinary),  # the whole request: compressed, then a Fernet token, see `vault`
+    Index("deliveries_source", "source_no", "refused", "id"),
+)
+
+contents = Table(
+    "contents",
+    metadata,
+    # What came in deliveries of sources that cannot be asked: the newest state of each object, see `depot`.
+    Column("source_no", BigInteger, ForeignKey("sources.no"), primary_key=True, autoincrement=False),
+    Column("ref_hash", LargeBinary, primary_key=True),
+    Column("ref", LargeBinary, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("body", LargeBinary),  # null: the object is gone
+    Column("title", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("sequence", Float),
 )
 
 document_words = Table(

@@ -23,13 +23,24 @@ class Vault:
         except ValueError:
             raise InvalidInput("secret_key", "is not a Fernet key (32 bytes in URL-safe base64)", _HOW_TO_MAKE) from None
 
-    def lock(self, secret: str | None) -> bytes | None:
-        """The token to store. InvalidInput where there is a secret and no key."""
+    def lock(self, secret: str | None, field: str = "secret") -> bytes | None:
+        """The token to store. InvalidInput for `field` where there is a secret and no key."""
         if secret is None:
             return None
         if self._fernet is None:
-            raise InvalidInput("secret", "cannot be stored without a key to encrypt it with", _HOW_TO_MAKE)
+            raise InvalidInput(field, "cannot be stored without a key to encrypt it with", _HOW_TO_MAKE)
         return self._fernet.encrypt(secret.encode("utf-8", "surrogatepass"))
+
+    def seal(self, data: bytes) -> bytes | None:
+        """`data` encrypted; None where there is no key to do it with."""
+        return None if self._fernet is None else self._fernet.encrypt(data)
+
+    def unseal(self, token: bytes | None) -> bytes | None:
+        """What was sealed; None where nothing was, or no key that is set can open it."""
+        try:
+            return None if token is None or self._fernet is None else self._fernet.decrypt(bytes(token))
+        except InvalidToken:
+            return None
 
     def unlock(self, token: bytes | None, source_id: str) -> str | None:
         """The secret again. CatalogError where no key that is set can open it."""

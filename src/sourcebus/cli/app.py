@@ -10,12 +10,20 @@ from typing import Annotated
 
 import typer
 
-from sourcebus.cli import dead_letters, events, look, serve, source
+from sourcebus.cli import dead_letters, deliveries, events, look, serve, source
 from sourcebus.cli.place import NotRunning
 from sourcebus.cli.terminal import complain, visible
 from sourcebus.cli.top import top
 from sourcebus.cli.up.command import up
-from sourcebus.errors import BusUnavailable, CatalogUnavailable, InvalidInput, NeedsAuth, SourcebusError, StorageFull
+from sourcebus.errors import (
+    BusUnavailable,
+    CatalogUnavailable,
+    InvalidInput,
+    NeedsAuth,
+    SourcebusError,
+    StorageFull,
+    Unverified,
+)
 
 app = typer.Typer(
     name="sourcebus",
@@ -37,8 +45,10 @@ app.add_typer(source.app, name="source", rich_help_panel=_SOURCES)
 app.command(rich_help_panel=_SOURCES)(events.emit)
 app.command(rich_help_panel=_SOURCES)(events.refresh)
 app.add_typer(dead_letters.app, name="dlq", rich_help_panel=_SOURCES)
+app.add_typer(deliveries.app, name="deliveries", rich_help_panel=_SOURCES)
 app.command(rich_help_panel=_LOOK)(look.status)
 app.command(rich_help_panel=_LOOK)(top)
+app.command(rich_help_panel=_LOOK)(look.subscriptions)
 app.command(rich_help_panel=_LOOK)(look.search)
 app.command(rich_help_panel=_LOOK)(look.why)
 app.command(rich_help_panel=_LOOK)(look.verify)
@@ -97,6 +107,8 @@ def _what_to_do(error: SourcebusError) -> str:
             return "is the database running, and SOURCEBUS_DATABASE_URL right? sourcebus doctor looks closer"
         case StorageFull():
             return "make room on the disk; nothing is lost, what is pending goes on by itself"
+        case Unverified():
+            return "its proof was checked against the secrets that the source has now"
         case NeedsAuth():
             return "give the source a new secret: sourcebus source set ID --secret-env VARIABLE"
         case _:

@@ -59,11 +59,49 @@ def status(
 def _notes(row: Mapping[str, Any]) -> str:
     notes = [row["why"]] if row["state"] != "idle" else []
     notes += [str(row["error"])] if row.get("error") else []
+    notes += [f"polled: {row['feed_reason']}"] if row.get("feed") == "fallback" else []
     if row.get("held"):
         notes.append(f"held: {row['held']}")
     if progress := row.get("progress"):
         notes.append(progress_text(progress))
     return "; ".join(notes)
+
+
+def subscriptions(
+    workspace: Annotated[str | None, typer.Option("--workspace", help="Only of this workspace.")] = None,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """What providers have promised to send, until when, and whether it comes."""
+    with opened(data) as runtime:
+        items: list[JsonObject] = []
+        after: str | None = None
+        while True:
+            page, after = runtime.desk.subscriptions(workspace, after)
+            items += page
+            if after is None:
+                break
+    if as_json:
+        say_json({"items": items, "next": None})
+        return
+    if not items:
+        complain("no subscriptions; they are made by themselves where SOURCEBUS_PUBLIC_URL is set and the connector has them")
+        return
+    say_table(
+        ["source", "id", "state", "expires", "last delivery", "#announced", "error"],
+        [
+            (
+                item["source_id"],
+                item["id"] or "",
+                item["state"],
+                item["expires_at"] or ("never" if item["id"] else ""),
+                ago(item["last_delivery_at"]),
+                "" if item["webhook_coverage"] is None else f"{item['webhook_coverage']:.0%}",
+                item["error"] or "",
+            )
+            for item in items
+        ],
+    )
 
 
 def progress_text(progress: Mapping[str, Any]) -> str:

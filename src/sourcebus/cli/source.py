@@ -30,7 +30,12 @@ BurstOption = Annotated[float | None, typer.Option("--burst", help="Units that m
 ConcurrencyOption = Annotated[int | None, typer.Option("--concurrency", help="Calls at the same time.")]
 BucketOption = Annotated[str | None, typer.Option("--bucket", help="A quota shared with other sources.")]
 WindowOption = Annotated[int | None, typer.Option("--window-ms", help="Dedup window in milliseconds.")]
-PollOption = Annotated[float | None, typer.Option("--poll-interval-s", help="Seconds between complete listings.")]
+PollOption = Annotated[
+    float | None, typer.Option("--poll-interval-s", help="Most seconds between listings while nothing pushes.")
+]
+ReconcileOption = Annotated[
+    float | None, typer.Option("--reconcile-interval-s", help="Seconds between complete listings beside webhooks.")
+]
 WeightOption = Annotated[float | None, typer.Option("--weight", help="Share of worker time (1).")]
 SecretEnvOption = Annotated[
     str | None, typer.Option("--secret-env", metavar="VARIABLE", help="Read the secret from this variable.")
@@ -50,6 +55,7 @@ def add(
     bucket: BucketOption = None,
     window_ms: WindowOption = None,
     poll_interval_s: PollOption = None,
+    reconcile_interval_s: ReconcileOption = None,
     weight: WeightOption = None,
     secret_env: SecretEnvOption = None,
     secret_file: SecretFileOption = None,
@@ -66,6 +72,7 @@ def add(
         "quota": quota or None,
         "window_ms": window_ms,
         "poll_interval_s": poll_interval_s,
+        "reconcile_interval_s": reconcile_interval_s,
         "weight": weight,
         "secret": _secret(secret_env, secret_file),
     }
@@ -103,10 +110,18 @@ def list_(
 
 
 @app.command("show")
-def show(id: IdArgument, as_json: JsonOption = False, data: DataOption = None) -> None:
-    """Show how a source is set. Its secret is never shown."""
+def show(
+    id: IdArgument,
+    hook: Annotated[bool, typer.Option("--hook", help="Also the address that its provider has to send webhooks to.")] = False,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Show how a source is set. Its secret is never shown; the address of its hook, which may be one too, only if asked for."""
     with opened(data) as runtime:
-        shown = runtime.sources.show(runtime.catalog.source(id))
+        source = runtime.catalog.source(id)
+        shown = runtime.sources.show(source) | runtime.desk.staleness(id)
+        if hook:
+            shown["hook_url"] = runtime.sources.hook_url(source)
     if as_json:
         say_json(shown)
         return
@@ -124,18 +139,23 @@ def set_(
     bucket: BucketOption = None,
     window_ms: WindowOption = None,
     poll_interval_s: PollOption = None,
+    reconcile_interval_s: ReconcileOption = None,
     weight: WeightOption = None,
     secret_env: SecretEnvOption = None,
     secret_file: SecretFileOption = None,
+    new_hook: Annotated[
+        bool, typer.Option("--new-hook", help="Give its unsigned hook a new address; the old one ends.")
+    ] = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """Change what is named and keep the rest; KEY=null takes a configuration key away."""
     quota = _quota(rate, burst, concurrency, bucket)
     fields: dict[str, Any] = {"window_ms": window_ms, "poll_interval_s": poll_interval_s, "weight": weight}
+    fields["reconcile_interval_s"] = reconcile_interval_s
     fields["secret"] = _secret(secret_env, secret_file)
     fields = {name: value for name, value in fields.items() if value is not None}
-    if not (fields or quota or config):
+    if not (fields or quota or config or new_hook):
         raise InvalidInput("source set", "nothing to change was named", "see sourcebus source set --help")
     with opened(data, inviting=True) as runtime:
         known = runtime.catalog.source(id)
@@ -144,6 +164,8 @@ def set_(
         if config:
             merged = {**known.config, **_config(known.connector, config)}
             fields["config"] = {name: value for name, value in merged.items() if value is not None}
+        if new_hook:
+            runtime.sources.new_hook(id)
         shown = runtime.sources.show(runtime.sources.change(id, **fields))
     if as_json:
         say_json(shown)
@@ -173,6 +195,14 @@ def release(id: IdArgument, data: DataOption = None) -> None:
     with opened(data, inviting=True) as runtime:
         count = runtime.sources.release(id)
     say(f"released {count} deletes of {visible(id)}")
+
+
+@app.command("drop")
+def drop(id: IdArgument, data: DataOption = None) -> None:
+    """Drop deletes that are held: what the source does not list any more stays indexed."""
+    with opened(data) as runtime:
+        count = runtime.sources.drop(id)
+    say(f"kept {count} objects of {visible(id)}")
 
 
 @app.command("remove")

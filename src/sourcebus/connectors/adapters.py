@@ -1,4 +1,5 @@
-"""Plug in extractors that exist already, without changing them: plain callables, and Celery tasks."""
+"""Plug in extractors that exist already, without changing them: plain callables, Celery tasks, LlamaIndex readers, LangChain
+loaders."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.errors import ConnectorError, ObjectGone
@@ -16,8 +17,29 @@ from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Cursor, Document, 
 Listed = str | tuple[str, str] | Change
 """What a listing may yield for one object: its reference, (reference, version), or a whole `Change`."""
 
-Extracted = str | Document | Extraction | Sequence[str | Document] | Iterator[str | Document] | None
-"""What an extractor may return: text, documents, an `Extraction`, or None where it stored the text elsewhere itself."""
+
+@runtime_checkable
+class LlamaIndexDocument(Protocol):
+    """A LlamaIndex ``Document`` or node, as far as it is looked at."""
+
+    metadata: dict[str, Any]
+
+    def get_content(self) -> str: ...
+
+
+@runtime_checkable
+class LangChainDocument(Protocol):
+    """A LangChain ``Document``, as far as it is looked at."""
+
+    metadata: dict[str, Any]
+    page_content: str
+
+
+Text = str | Document | LlamaIndexDocument | LangChainDocument
+
+Extracted = Text | Extraction | Sequence[Text] | Iterator[Text] | None
+"""What an extractor may return: text, documents (ours, LlamaIndex's or LangChain's), an `Extraction`, or None where it stored
+the text elsewhere itself."""
 
 
 def connector_from(
@@ -80,6 +102,39 @@ def celery_task_connector(
         recommended=recommended,
         gone_on=gone_on,
     )
+
+
+def connector_from_loader(
+    load: Callable[[], Iterable[LlamaIndexDocument | LangChainDocument]],
+    *,
+    ref: Callable[[Any], str],
+    name: str = "loader",
+    recommended: Recommended | None = None,
+) -> Connector:
+    """A connector made of something that only loads everything: a LlamaIndex reader's ``load_data``, a LangChain loader's
+    ``lazy_load``.
+
+    `ref` names the object that a document belongs to (``lambda document: document.metadata["source"]``); several documents
+    of one object become its parts. The version is a hash of what was loaded. Each look at an object loads everything, so it is
+    for small sources: where one object can be loaded by itself, `connector_from` is the better way.
+    """
+
+    def listed() -> Iterator[str]:
+        yield from dict.fromkeys(ref(document) for document in load())
+
+    def extract(wanted: str) -> list[Text]:
+        found: list[Text] = [document for document in load() if ref(document) == wanted]
+        if not found:
+            raise ObjectGone(f"{wanted!r} was not loaded")
+        return found
+
+    def version(wanted: str) -> str | None:
+        try:
+            return _content_hash(_documents(extract(wanted)))
+        except ObjectGone:
+            return None
+
+    return connector_from(list=listed, extract=extract, version=version, name=name, recommended=recommended)
 
 
 class _Callables(Connector):
@@ -181,7 +236,21 @@ def _document(item: object) -> Document:
         return item
     if isinstance(item, str):
         return Document(item)
+    if isinstance(item, LlamaIndexDocument):
+        return _foreign(item.get_content(), item.metadata)
+    if isinstance(item, LangChainDocument):
+        return _foreign(item.page_content, item.metadata)
     raise ConnectorError(f"extract returned {type(item).__name__}; text, Document, a list of these or Extraction is expected")
+
+
+_TITLES = ("title", "file_name", "page_title", "subject")
+
+
+def _foreign(text: str, metadata: Mapping[str, Any]) -> Document:
+    """Metadata as JSON has it; what JSON has no form for (a date) as text."""
+    known = json.loads(json.dumps(metadata, default=str, skipkeys=True))
+    title = next((str(known[name]) for name in _TITLES if known.get(name)), "")
+    return Document(text.replace("\0", ""), title, metadata=known)
 
 
 def _content_hash(documents: Sequence[Document]) -> str:

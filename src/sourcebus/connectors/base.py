@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sourcebus.errors import InvalidInput
-from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
+from sourcebus.model import WHOLE_SOURCE, Change, Content, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,20 @@ class Connector(abc.ABC):
     """The connector's name in ``POST /v1/sources`` and in the entry-point group."""
 
     recommended: Recommended = Recommended()
+
+    cursor_version: int = 1
+    """Raised when this connector's cursors mean something else than before: what is stored is then listed anew."""
+
+    needs_secret_path: bool = False
+    """Of a connector that hears: its provider cannot sign, so a delivery has to come to an address nobody can guess. The
+    gateway answers any other like one that does not exist."""
+
+    webhook_media_types: Sequence[str] = ()
+    """Of a connector that hears: the only media types that a delivery with a body may have; () for any."""
+
+    replay_horizon_s: float = 345_600.0
+    """Of a connector that hears: for how long a `Heard.delivery_id` is remembered. Four days: longer than any provider of
+    ours repeats a delivery by itself (GitHub lets one redeliver by hand for three)."""
 
     @classmethod
     @abc.abstractmethod
@@ -179,6 +193,27 @@ class Subscribes(Protocol):
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Cancel it. One that the provider does not know is cancelled already."""
+        ...
+
+
+class Depot(Protocol):
+    """Where the contents of one source are kept: what it would answer if it could be asked."""
+
+    def get(self, ref: str) -> Content | None:
+        """The newest state of an object; None if there never was one."""
+        ...
+
+    def refs(self) -> Iterator[tuple[str, str]]:
+        """Reference and version of every object that is there."""
+        ...
+
+
+@runtime_checkable
+class UsesDepot(Protocol):
+    """A connector whose objects come whole in its deliveries (`Heard.contents`), and are read from a depot afterwards."""
+
+    def use_depot(self, depot: Depot) -> None:
+        """Called once, before the connector is asked for anything."""
         ...
 
 

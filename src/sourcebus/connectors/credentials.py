@@ -36,7 +36,7 @@ class Credentials:
             return cls({names[0]: (secret,)})
         try:
             given = json.loads(secret)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidInput("secret", "begins like JSON but is none", "send a text, or an object of named secrets") from None
         return cls({name: _living(name, value, names) for name, value in cast("dict[str, Any]", given).items()})
 

@@ -27,6 +27,7 @@ MAX_OBJECT_BYTES = 64_000_000
 
 _THROTTLED = (429, 529)
 _LONGEST_WAIT_S = 86_400.0
+_CARRYING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))  # NAT64, IPv4-compatible
 _PORTS = {"http": 80, "https": 443}
 
 Judge = Callable[[httpx.Response], ConnectorError | None]
@@ -179,15 +180,15 @@ def quota_of(headers: Mapping[str, str]) -> QuotaLeft | None:
             continue
         if reset_s > 1_000_000_000:
             reset_s -= time.time()
-        if left >= 0 and 0 < reset_s <= _LONGEST_WAIT_S:
+        if 0 <= left < 1e15 and 0 < reset_s <= _LONGEST_WAIT_S:
             return QuotaLeft(left, reset_s * 1000)
     return None
 
 
 def _read(response: httpx.Response, max_bytes: int) -> None:
     declared = response.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise ObjectUnreadable("too_large", f"is {declared} bytes long, more than {max_bytes}")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise ObjectUnreadable("too_large", f"is {declared[:19]} bytes long, more than {max_bytes}")
     read, chunks = 0, list[bytes]()
     for chunk in response.iter_bytes():
         read += len(chunk)
@@ -255,5 +256,12 @@ def public_address(host: str, port: int) -> str | None:
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-    return inner.is_global and not inner.is_multicast and address.is_global
+    inner = _carried(address) if isinstance(address, ipaddress.IPv6Address) else None
+    return all(one.is_global and not one.is_multicast for one in (address, inner or address))
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a translating router would make of this one (RFC 4291, 3056, 6052), if it is of such a kind."""
+    if any(address in network for network in _CARRYING):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour

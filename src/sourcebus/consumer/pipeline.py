@@ -10,14 +10,17 @@ import structlog
 from sourcebus.bus import Bus, Settle
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
-from sourcebus.connectors import Batched, Connector, Costly, Metered
+from sourcebus.connectors import Batched, Metered
 from sourcebus.consumer.batch import Batch
+from sourcebus.consumer.feed import Feed
 from sourcebus.consumer.judgement import judge
 from sourcebus.consumer.look import look, outcome_of
-from sourcebus.consumer.ports import Bindings
-from sourcebus.consumer.scan import Scan
+from sourcebus.consumer.meter import Meter
+from sourcebus.consumer.ports import Bindings, Bound
+from sourcebus.consumer.scan import Again, Scan, Scanned
+from sourcebus.consumer.upkeep import SubscriptionUpkeep
 from sourcebus.errors import CatalogError, ConnectorError, InvalidInput, StorageFull, UnknownSource
-from sourcebus.model import ChangeKind, Lease, Outcome, QuotaLeft, Version
+from sourcebus.model import SUBSCRIPTION, WHOLE_SOURCE, ChangeKind, Lease, Outcome, QuotaLeft, Version
 from sourcebus.sinks import Sink
 
 _log = structlog.get_logger(__name__)
@@ -28,9 +31,15 @@ _GROUP_BYTES = 4_000_000
 @dataclass(frozen=True, slots=True)
 class _Done:
     lease: Lease
+    bound: Bound
     outcome: Outcome
     service_ms: float
     cost: float
+    scanned: Scanned | None = None
+
+    @property
+    def again(self) -> Again | None:
+        return self.scanned.again if self.scanned else None
 
 
 class Pipeline:
@@ -46,6 +55,8 @@ class Pipeline:
         catalog: Catalog,
         bindings: Bindings,
         scan: Scan,
+        upkeep: SubscriptionUpkeep,
+        feed: Feed,
         clock: Clock,
         *,
         commit_ms: float,
@@ -54,6 +65,7 @@ class Pipeline:
         wait: Callable[[float], object],
     ) -> None:
         self._bus, self._catalog, self._bindings, self._scan, self._clock = bus, catalog, bindings, scan, clock
+        self._upkeep, self._feed = upkeep, feed
         self._commit_ms, self._sinks, self._invite, self._wait = commit_ms, sinks, invite, wait
         self._done: list[_Done] = []
         self._done_bytes = 0
@@ -84,13 +96,19 @@ class Pipeline:
 
     def _one(self, batch: Batch, lease: Lease, known: Version | None) -> None:
         began_ms = self._clock.monotonic_ms()
+        scanned: Scanned | None = None
+        meter: Meter | None = None
         try:
             bound = self._bindings.get(lease.source_id)
             if isinstance(bound.connector, Batched) and lease.source_id not in self._batched:
                 self._batched.add(lease.source_id)
                 bound.connector.begin_batch()
-            if lease.change_kind is ChangeKind.SCAN:
-                outcome = self._scan.run(lease, bound)
+            meter = Meter(bound.connector)
+            if lease.change_kind is ChangeKind.SCAN and lease.object_ref == SUBSCRIPTION:
+                outcome = self._upkeep.run(lease, bound)
+            elif lease.change_kind is ChangeKind.SCAN:
+                scanned = self._scan.run(lease, bound, meter)
+                outcome = scanned.outcome
             else:
                 outcome = look(lease, bound.source, bound.connector, known, self._clock)
         except UnknownSource:
@@ -99,13 +117,15 @@ class Pipeline:
         except CatalogError as error:
             self._give_back(batch, [lease], error)
         except Exception as error:  # noqa: BLE001  an extractor is other people's code: whatever it raises is its object's story
-            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms, self._spent(lease.source_id))
+            cost = meter.spent() if meter else 0.0
+            self._failed(batch, lease, error, self._clock.monotonic_ms() - began_ms, cost)
         else:
             if isinstance(bound.connector, Metered) and (left := bound.connector.quota_left()):
                 self._quotas[lease.source_id] = left
             if not self._done:
                 self._first_ms = self._clock.monotonic_ms()
-            self._done.append(_Done(lease, outcome, self._clock.monotonic_ms() - began_ms, _cost(bound.connector)))
+            service_ms = self._clock.monotonic_ms() - began_ms
+            self._done.append(_Done(lease, bound, outcome, service_ms, meter.spent(), scanned))
             self._done_bytes += sum(len(document.text) for document in outcome.documents)
 
     def _group_is_full(self) -> bool:
@@ -127,11 +147,35 @@ class Pipeline:
             for one in done:
                 self._failed(batch, one.lease, error, one.service_ms, one.cost)
         else:
-            self._invite(
-                self._bus.ack(leases, cost=[one.cost for one in done], service_ms=[one.service_ms for one in done]).invite
-            )
+            self._judge_feeds(done)
+            self._acknowledge(done)
             batch.settled(leases)
             self._tell_quotas()
+
+    def _judge_feeds(self, done: Sequence[_Done]) -> None:
+        """Before the leases end, so that what has to follow is on the bus by then. What fails here is made up for later."""
+        try:
+            self._feed.settled([(one.lease, one.outcome, one.bound) for one in done])
+            for one in done:
+                if one.scanned and not one.again and one.lease.object_ref == WHOLE_SOURCE:
+                    self._feed.listed(one.lease, one.bound, one.scanned.found)
+        except UnknownSource:
+            pass  # removed meanwhile
+        except CatalogError as error:
+            _log.error("state_not_written", source_id=done[0].lease.source_id, error=str(error))
+
+    def _acknowledge(self, done: Sequence[_Done]) -> None:
+        ended = [one for one in done if one.again is None]
+        leases = [one.lease for one in ended]
+        costs, service_ms = [one.cost for one in ended], [one.service_ms for one in ended]
+        if leases:
+            self._invite(self._bus.ack(leases, cost=costs, service_ms=service_ms).invite)
+        for one in done:
+            if again := one.again:
+                settled = self._bus.requeue(
+                    one.lease, signal=again.signal, caught_up=again.caught_up, cost=one.cost, service_ms=one.service_ms
+                )
+                self._invite(settled.invite)
 
     def _tell_quotas(self) -> None:
         """What providers said is left, the newest word of each, once per group: it need not cost a call per object."""
@@ -159,6 +203,8 @@ class Pipeline:
         if how is Settle.UNAVAILABLE:
             self._say(lease.source_id, text)
         self._note(lease, text, how)
+        if lease.change_kind is ChangeKind.SCAN and lease.object_ref == WHOLE_SOURCE:
+            self._put_off(lease)
         self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, cost=cost, service_ms=service_ms).invite)
         batch.settled([lease])
         if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
@@ -179,26 +225,21 @@ class Pipeline:
             quota = None
         return (True, quota.bucket) if quota and quota.bucket else (False, source_id)
 
-    def _spent(self, source_id: str) -> float:
-        """What a failed lease has cost: calls that are refused are charged by most providers too."""
-        try:
-            return _cost(self._bindings.get(source_id).connector)
-        except (InvalidInput, CatalogError):
-            return 1.0
-
     def _note(self, lease: Lease, text: str, how: Settle) -> None:
         try:
             self._catalog.settle([outcome_of(lease, "note", self._clock.now_ms(), note="failed", error=text, how=how.value)])
         except CatalogError as error:
             _log.error("story_not_written", source_id=lease.source_id, object_ref=lease.object_ref, error=str(error))
 
+    def _put_off(self, lease: Lease) -> None:
+        """The source could not be listed, so its next poll comes later."""
+        try:
+            self._feed.failed(lease, self._bindings.get(lease.source_id))
+        except (InvalidInput, CatalogError) as error:  # removed, or not to be asked just now
+            _log.warning("state_not_written", source_id=lease.source_id, error=str(error))
+
     def _say(self, source_id: str, text: str) -> None:
         try:
             self._catalog.set_state(source_id, error=text)
         except CatalogError as error:
             _log.error("state_not_written", source_id=source_id, error=str(error))
-
-
-def _cost(connector: Connector) -> float:
-    """What this thread's last lease has cost, in the quota's units. 1 where the connector does not count."""
-    return connector.take_cost() if isinstance(connector, Costly) else 1.0

@@ -10,15 +10,36 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sourcebus import __version__
 from sourcebus.errors import SourcebusError
-from sourcebus.gateway import dead_letters, docs, events, health, search, sources
+from sourcebus.gateway import dead_letters, deliveries, docs, events, health, hooks, search, sources, subscriptions
 from sourcebus.gateway.events import OnAccept
 from sourcebus.gateway.metrics import Metrics
-from sourcebus.gateway.problems import Problem, problem_of
+from sourcebus.gateway.problems import Problem, describe_problems, problem_of
 from sourcebus.gateway.shield import Shield
+from sourcebus.model import JsonObject
 from sourcebus.runtime import Runtime
+
+
+class _Gateway(FastAPI):
+    """FastAPI's application, with the door for webhooks beside it."""
+
+    hooks: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/hooks/"):
+            await self.hooks(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> JsonObject:
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["paths"] = {**schema["paths"], **hooks.DESCRIBED}
+            describe_problems(schema)
+        return cast("JsonObject", self.openapi_schema)
 
 
 def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: OnAccept | None = None) -> FastAPI:
@@ -27,7 +48,8 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
     `mount` are further routers (the dashboard). `on_accept` is told of every accepted call of ``POST /v1/events``, in a
     worker thread, after the events are stored; what it raises is logged and changes no answer.
     """
-    app = FastAPI(
+    metrics = Metrics(runtime)
+    app = _Gateway(
         title="sourcebus",
         version=__version__,
         description="Keeps a search index fresh: change signals in, searchable documents out.",
@@ -35,7 +57,7 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
         redoc_url=None,
         redirect_slashes=False,
     )
-    metrics = Metrics(runtime)
+    app.hooks = Shield(hooks.Door(runtime, metrics), runtime.settings, metrics.measure)
     app.add_middleware(Shield, settings=runtime.settings, measure=metrics.measure)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(SourcebusError, _expected)
@@ -44,7 +66,9 @@ def create_app(runtime: Runtime, *, mount: Sequence[APIRouter] = (), on_accept: 
     for router in (
         events.router(runtime, on_accept),
         sources.router(runtime),
+        subscriptions.router(runtime),
         search.router(runtime),
+        deliveries.router(runtime),
         dead_letters.router(runtime),
         health.router(runtime, metrics),
         docs.router(),

@@ -64,6 +64,7 @@ def _operation(path: str, method: str, of: JsonObject) -> str:
     examples = "".join(
         f"<p>Body, <code>{escape(kind)}</code>:</p><pre>{escape(json.dumps(body['example'], indent=1))}</pre>"
         for kind, body in bodies.items()
+        if "example" in body
     )
     return (
         f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p><strong>{escape(of.get('summary', ''))}.</strong> "

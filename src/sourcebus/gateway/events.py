@@ -81,7 +81,7 @@ def router(runtime: Runtime, on_accept: OnAccept | None) -> APIRouter:
 def _media_type(request: Request, binary: bool) -> str:
     if binary and not request.headers.get("content-type"):
         return PLAIN  # a CloudEvent in binary mode may have no data, and so no type of data
-    return require_media_type(request, (PLAIN, STRUCTURED, BATCH))
+    return require_media_type(request.headers.get("content-type", ""), (PLAIN, STRUCTURED, BATCH))
 
 
 def _events(media_type: str, binary: list[tuple[str, str]] | None, body: bytes, max_events: int) -> Sequence[SourceChanged]:

@@ -19,7 +19,9 @@ from sourcebus.errors import (
     SourcebusError,
     StorageFull,
     UnknownSource,
+    Unverified,
 )
+from sourcebus.model import JsonObject
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -28,11 +30,15 @@ RETRY_AFTER_S: Final = 2
 
 TITLES: Final[Mapping[str, tuple[HTTPStatus, str]]] = {
     "malformed": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),
+    "unverified": (HTTPStatus.UNAUTHORIZED, "The delivery does not prove where it comes from"),
     "cross-site": (HTTPStatus.FORBIDDEN, "A page of another site may not do this"),
     "not-found": (HTTPStatus.NOT_FOUND, "There is nothing here"),
     "unknown-source": (HTTPStatus.NOT_FOUND, "There is no such source"),
+    "no-hook": (HTTPStatus.NOT_FOUND, "This source takes no deliveries"),
+    "unknown-delivery": (HTTPStatus.NOT_FOUND, "There is no such delivery"),
     "unknown-dead-letter": (HTTPStatus.NOT_FOUND, "There is no such dead letter"),
     "method": (HTTPStatus.METHOD_NOT_ALLOWED, "This address does not know that method"),
+    "too-slow": (HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time"),
     "conflict": (HTTPStatus.CONFLICT, "That does not go with what is there"),
     "too-large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "More than is taken at once"),
     "media-type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This form of body is not understood"),
@@ -44,6 +50,7 @@ TITLES: Final[Mapping[str, tuple[HTTPStatus, str]]] = {
     "connector": (HTTPStatus.BAD_GATEWAY, "The source could not be used"),
     "bus-unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The event bus does not answer"),
     "catalog-unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer"),
+    "busy": (HTTPStatus.SERVICE_UNAVAILABLE, "Too much is being received at once"),
     "not-ready": (HTTPStatus.SERVICE_UNAVAILABLE, "Not everything that is needed is there"),
     "storage-full": (HTTPStatus.INSUFFICIENT_STORAGE, "There is no room left"),
 }
@@ -96,6 +103,8 @@ def problem_of(error: SourcebusError) -> Problem | None:
     if isinstance(error, InvalidInput):
         name = "unknown-source" if isinstance(error, UnknownSource) else "invalid"
         return Problem(name, error.problem, field=error.field, fix=error.fix)
+    if isinstance(error, Unverified):
+        return Problem("unverified", str(error), headers={"WWW-Authenticate": "Webhook"})
     if isinstance(error, Conflict):
         return Problem("conflict", str(error))
     if isinstance(error, BusUnavailable):
@@ -112,3 +121,24 @@ def problem_of(error: SourcebusError) -> Problem | None:
 
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+
+
+def describe_problems(schema: JsonObject) -> None:
+    """Says in the OpenAPI document that every call may be answered with a problem."""
+    texts = {name: {"type": "string"} for name in ("type", "title", "detail", "field", "fix")}
+    schema.setdefault("components", {})["schemas"] = {
+        "Problem": {
+            "type": "object",
+            "description": "RFC 9457: what went wrong, the field that is meant, and what to do.",
+            "required": ["type", "title", "status", "detail"],
+            "properties": texts | {"status": {"type": "integer"}},
+        }
+    }
+    problem = {
+        "description": "a problem",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = problem

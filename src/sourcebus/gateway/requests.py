@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 64
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the answer")]
 After = Annotated[str | None, Query(description="`next` of the answer before")]
 SourceId = Annotated[str, Path(description="the source's id, percent-encoded")]
+DeliveryId = Annotated[int, Path(ge=1, le=2**63 - 1, description="the id of a line of a deliveries log")]
 LetterId = Annotated[str, Path(description="the dead letter's id, percent-encoded")]
 
 
@@ -51,8 +52,7 @@ async def in_thread(call: Callable[..., T], *args: object) -> T:
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body, at most `max_bytes` long, whatever Content-Length says; Problem 413 if it is longer."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes * DRAIN_FACTOR:
+    if declares_more(request, max_bytes * DRAIN_FACTOR):
         _too_large(max_bytes)
     read, chunks = 0, list[bytes]()
     async for chunk in request.stream():
@@ -66,6 +66,12 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if read > max_bytes:
         _too_large(max_bytes)
     return b"".join(chunks)
+
+
+def declares_more(request: Request, than_bytes: int) -> bool:
+    """Whether Content-Length says that the body is longer. It is the sender's word only, and may have any number of digits."""
+    declared = request.headers.get("content-length", "")
+    return declared.isdecimal() and (len(declared) > 18 or int(declared) > than_bytes)
 
 
 def _too_large(max_bytes: int) -> NoReturn:
@@ -98,7 +104,7 @@ async def read_object(request: Request, max_bytes: int, *, optional: bool = Fals
     body = await read_body(request, max_bytes)
     if optional and not body.strip():
         return {}
-    require_media_type(request, ("application/json",))
+    require_media_type(request.headers.get("content-type", ""), ("application/json",))
     value = parse_json(body)
     if not isinstance(value, dict):
         raise Problem("invalid", "the body is not an object", fix="send {…}")
@@ -114,9 +120,8 @@ def _deeper_than(value: object, levels: int) -> bool:
     return levels <= 0 or any(_deeper_than(item, levels - 1) for item in inner)
 
 
-def require_media_type(request: Request, known: Sequence[str]) -> str:
-    """The body's media type without its parameters; Problem 415 if it is none of `known`, or not in UTF-8."""
-    sent = request.headers.get("content-type", "")
+def require_media_type(sent: str, known: Sequence[str]) -> str:
+    """The media type of a Content-Type without its parameters; Problem 415 if it is none of `known`, or not in UTF-8."""
     media_type, _, parameters = sent.partition(";")
     media_type = media_type.strip().lower()
     charset = parameters.lower().replace(" ", "").replace('"', "").partition("charset=")[2].partition(";")[0]

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +33,7 @@ HEADERS: Final = {
 }
 """Set where a route has not set its own."""
 
+_RAW_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +49,8 @@ class Shield:
         self._app = app
         self._measure = measure
         self._any_host = "*" in settings.allowed_hosts
-        self._hosts = {"localhost", *(host.lower() for host in settings.allowed_hosts), urlsplit(settings.api_url).hostname}
+        own = {urlsplit(url).hostname for url in (settings.api_url, settings.public_url or "")}
+        self._hosts = {"localhost", *(host.lower() for host in settings.allowed_hosts), *own}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,9 +62,8 @@ class Shield:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in _RAW_HEADERS if pair[0] not in own)]
             await send(message)
 
         try:
@@ -100,7 +101,7 @@ class Shield:
 
 
 def _route_by_raw_path(scope: Scope) -> None:
-    if scope["path"].startswith("/v1/"):
+    if scope["path"].startswith(("/v1/", "/hooks/")):
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         scope["path"] = raw.partition(b"?")[0].decode("latin-1")
 

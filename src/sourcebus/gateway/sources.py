@@ -39,6 +39,9 @@ def router(runtime: Runtime) -> APIRouter:
     def change(source_id: str, fields: JsonObject) -> JsonObject:
         return sources.show(sources.change(source_id, **fields))
 
+    def shown_with_hook(source: Source) -> JsonObject:
+        return sources.show(source) | {"hook_url": sources.hook_url(source)}
+
     def listed(workspace: str | None, after: str | None, limit: int) -> tuple[list[Source], str | None]:
         items, cursor = page(
             catalog.sources(workspace=workspace, after=after, limit=limit + 1), limit, lambda source: source.id
@@ -58,8 +61,9 @@ def router(runtime: Runtime) -> APIRouter:
 
     @routes.get("/v1/sources/{source_id:encoded}", summary="Show a source")
     def show_source(source_id: SourceId) -> Response:
-        """Everything but its secret."""
-        return answer(sources.show(catalog.source(source_id)))
+        """Everything but its secret; `hook_url` is where its provider has to send to, null where it hears nothing;
+        `staleness_bound_s` within how many seconds a change that nobody announces is found."""
+        return answer(shown_with_hook(catalog.source(source_id)) | desk.staleness(source_id))
 
     @routes.patch("/v1/sources/{source_id:encoded}", summary="Change a source", openapi_extra=_body({"paused": True}))
     async def change_source(request: Request, source_id: SourceId) -> Response:
@@ -91,10 +95,20 @@ def router(runtime: Runtime) -> APIRouter:
         seconds = max(1, ceil(refresh.retry_after_ms / 1000))
         raise Problem("too-often", f"possible again in {seconds} s ({refresh.reason})", headers={"Retry-After": str(seconds)})
 
+    @routes.post("/v1/sources/{source_id:encoded}/hook", summary="Give a source a new hook address")
+    def new_hook(source_id: SourceId) -> Response:
+        """For a provider that cannot sign, where the address is the secret. The old one is not answered any more."""
+        return answer(shown_with_hook(sources.new_hook(source_id)))
+
     @routes.post("/v1/sources/{source_id:encoded}/release", status_code=202, summary="Apply deletes that are held")
     def release_source(source_id: SourceId) -> Response:
         """A listing that lacks too much of a source deletes nothing until somebody says that it really is gone."""
         return answer({"id": source_id, "released": sources.release(source_id)}, 202)
+
+    @routes.post("/v1/sources/{source_id:encoded}/drop", status_code=202, summary="Keep what is held to be deleted")
+    def drop_source(source_id: SourceId) -> Response:
+        """The other answer to held deletes: the objects stay indexed, although the source does not list them any more."""
+        return answer({"id": source_id, "kept": sources.drop(source_id)}, 202)
 
     @routes.get("/v1/status", tags=["status"], summary="How the sources stand")
     def status(

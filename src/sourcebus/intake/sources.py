@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from secrets import token_urlsafe
 from typing import Any, cast
 
 import structlog
 
 from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
-from sourcebus.connectors import Connector, Recommended
-from sourcebus.errors import BusError, InvalidInput, UnknownSource
+from sourcebus.connectors import Connector, Hears, Recommended
+from sourcebus.errors import BusError, Conflict, InvalidInput, UnknownSource
+from sourcebus.freshness import Feeding, intervals_of
+from sourcebus.intake.subscriptions import Subscriptions, hook_url
 from sourcebus.model import (
     DEFAULT_WORKSPACE,
     MAX_ID_BYTES,
@@ -31,14 +34,28 @@ from sourcebus.model import (
 
 _log = structlog.get_logger(__name__)
 
-_SETTABLE = ("connector", "config", "workspace", "quota", "window_ms", "poll_interval_s", "mode", "weight", "secret", "paused")
+_SETTABLE = (
+    "connector",
+    "config",
+    "workspace",
+    "quota",
+    "window_ms",
+    "poll_interval_s",
+    "reconcile_interval_s",
+    "mode",
+    "weight",
+    "secret",
+    "paused",
+)
 _QUOTA_FIELDS = tuple(field.name for field in fields(Quota))
 
 _PAGE = 500
+_TOKEN_BYTES = 32
 
 
 class Sources:
-    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them."""
+    """The sources of this installation. `create` makes a connector from name, config and secret, and checks them.
+    `public_url` is where providers reach the gateway."""
 
     def __init__(
         self,
@@ -46,19 +63,24 @@ class Sources:
         bus: Bus,
         create: Callable[[str, Mapping[str, Any], str | None], Connector],
         invite: Callable[[Sequence[int]], None],
+        subscriptions: Subscriptions,
+        *,
+        public_url: str,
     ) -> None:
         self._catalog, self._bus, self._create, self._invite = catalog, bus, create, invite
+        self._subscriptions, self._public_url = subscriptions, public_url
 
     def add(self, source: Source) -> Source:
         """Stores a new source and has it looked through. `InvalidInput` names the field, `Conflict` if the id is taken.
 
         If the bus does not answer, the source is taken out again, so that an error means: not added.
         """
-        recommended = self._check(source)
-        stored = self._catalog.add_source(source)
+        connector = self._check(source)
+        stored = self._catalog.add_source(_with_token(source, connector))
         try:
-            self._register(stored, recommended)
+            self._register(stored, connector.recommended)
             self.scan(stored.id)
+            self._subscriptions.begin(stored.id, connector)
         except BusError:
             self._catalog.remove_source(stored.id)
             raise
@@ -71,18 +93,38 @@ class Sources:
             raise InvalidInput("id", "cannot be changed", "remove the source and add it under its new id")
         wanted = self._fields(changes, required=False)
         changed = replace(present, **wanted)
-        recommended = self._check(changed)
-        stored = self._catalog.update_source(changed)
-        self._register(stored, recommended)
+        connector = self._check(changed)
+        stored = self._catalog.update_source(_with_token(changed, connector))
+        self._register(stored, connector.recommended)
         if changed.config != present.config or changed.secret != present.secret:
-            self.scan(source_id)
+            self._look_through(source_id)
+            self._subscriptions.begin(source_id, connector, anew=True)
         return stored
 
     def remove(self, source_id: str) -> int:
         """Forgets a source, its documents and what is pending. Answers how many objects it had."""
-        self._catalog.source(source_id)
+        self._subscriptions.end(self._catalog.source(source_id))
         self._bus.unregister(source_id)
         return self._catalog.remove_source(source_id)
+
+    def hook_url(self, source: Source) -> str | None:
+        """The address that its provider has to send to, with its unguessable part where it has one; None: it hears nothing."""
+        try:
+            connector = self._check(source)
+        except InvalidInput:  # its config is refused by now; a person sees that elsewhere
+            return None
+        if not isinstance(connector, Hears):
+            return None
+        return hook_url(self._public_url, source.id, source.hook_token if connector.needs_secret_path else None)
+
+    def new_hook(self, source_id: str) -> Source:
+        """Gives the hook a new address; the old one is not answered any more. Conflict where it has no unguessable part."""
+        source = self._catalog.source(source_id)
+        if not self._check(source).needs_secret_path:
+            raise Conflict(
+                f"deliveries to {source_id!r} are signed, so its hook's address is no secret; change its secret instead"
+            )
+        return self._catalog.update_source(replace(source, hook_token=token_urlsafe(_TOKEN_BYTES)))
 
     def pause(self, source_id: str) -> Source:
         """Nothing of it is extracted until `resume`; signals are stored."""
@@ -96,13 +138,27 @@ class Sources:
         held = cast("JsonObject", self._catalog.state(source_id).get("held") or {})
         if held:
             self._catalog.set_state(source_id, release=True)
-            self.scan(source_id)
+            self._look_through(source_id)
         return int(held.get("count", 0))
+
+    def drop(self, source_id: str) -> int:
+        """Keeps the objects whose deletes are held, although the source does not list them. Answers how many.
+
+        They stay until the source confirms the delete of one for another reason: a webhook names it, or a person asks.
+        """
+        kept = self._catalog.listings.keep_held(source_id)
+        self._catalog.set_state(source_id, held=None, release=None)
+        return kept
 
     def scan(self, source_id: str, signal: Signal = Signal.RECONCILE) -> None:
         """Has the whole source looked through, behind live signals."""
         emitted = self._bus.emit(SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=signal))
         self._invite(emitted.invite)
+
+    def _look_through(self, source_id: str) -> None:
+        """Nothing that is known of earlier listings is good any more: has everything listed anew."""
+        self._catalog.listings.forget(source_id)
+        self.scan(source_id)
 
     def known(self, source_id: str) -> bool:
         try:
@@ -114,8 +170,10 @@ class Sources:
     def recover(self, source_id: str) -> None:
         """Tells the bus of a source that it lost, and has it looked through: signals may have been lost with it."""
         source = self._catalog.source(source_id)
-        self._register(source, self._create(source.connector, source.config, source.secret).recommended)
-        self.scan(source_id)
+        connector = self._check(source)
+        self._register(source, connector.recommended)
+        self._look_through(source_id)
+        self._subscriptions.begin(source_id, connector)
         _log.warning("source_recovered", source_id=source_id)
 
     def recover_all(self) -> int:
@@ -137,23 +195,31 @@ class Sources:
             return 0
         return 1
 
-    def _check(self, source: Source) -> Recommended:
+    def _check(self, source: Source) -> Connector:
+        """Its connector, closed again: only what it is and what it recommends is of interest. InvalidInput."""
         connector = self._create(source.connector, source.config, source.secret)
-        recommended = connector.recommended
         connector.close()
-        return recommended
+        return connector
 
     def _register(self, source: Source, recommended: Recommended) -> None:
         poll_s = recommended.poll_interval_s if source.poll_interval_s is None else source.poll_interval_s
+        reconcile_s = source.reconcile_interval_s
+        reconcile_s = recommended.reconcile_interval_s if reconcile_s is None else reconcile_s
+        feed = cast("JsonObject", self._catalog.state(source.id).get("feed") or {})
+        feeding = Feeding(feed.get("mode", Feeding.POLL))
+        poll_s, reconcile_s = intervals_of(feeding, poll_s, reconcile_s)
+        pushed = feeding is Feeding.PUSH
         tokens = self._bus.register(
             source.id,
             quota=source.quota or recommended.quota,
             window_ms=recommended.window_ms if source.window_ms is None else source.window_ms,
             weight=source.weight,
             cost=recommended.cost,
-            poll_ms=poll_s * 1000,
+            poll_ms=(reconcile_s if pushed else poll_s) * 1000,
             paused=source.paused,
         )
+        if pushed:
+            self._bus.poll(source.id, reconcile_s * 1000, reconcile=True)
         self._invite(tokens)
 
     # --- JSON ----------------------------------------------------------------------------------------------------
@@ -174,6 +240,7 @@ class Sources:
             "quota": {name: getattr(quota, name) for name in _QUOTA_FIELDS} if quota else None,
             "window_ms": source.window_ms,
             "poll_interval_s": source.poll_interval_s,
+            "reconcile_interval_s": source.reconcile_interval_s,
             "mode": source.mode.value,
             "paused": source.paused,
             "weight": source.weight,
@@ -189,6 +256,12 @@ class Sources:
         if required and "connector" not in obj:
             raise InvalidInput("connector", "is missing", "name the kind of source, for example filesystem")
         return {name: _parsers[name](name, value) for name, value in obj.items() if name != "id"}
+
+
+def _with_token(source: Source, connector: Connector) -> Source:
+    if connector.needs_secret_path and source.hook_token is None:
+        return replace(source, hook_token=token_urlsafe(_TOKEN_BYTES))
+    return source
 
 
 def _id(field: str, value: Any) -> str:
@@ -299,6 +372,7 @@ _parsers: Mapping[str, Callable[[str, Any], Any]] = {
     "quota": _quota,
     "window_ms": _window,
     "poll_interval_s": _poll,
+    "reconcile_interval_s": _poll,
     "mode": _mode,
     "weight": _weight,
     "secret": _secret,

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import structlog
 
@@ -23,10 +22,8 @@ _RETRY_S = 0.2
 _MOST_RETRY_S = 5.0
 
 
-class Connect(Protocol):
-    """Makes a fresh connector for one source."""
-
-    def __call__(self, source: Source) -> Connector: ...
+Connect = Callable[[Source], Connector]
+"""Makes a fresh connector for one source."""
 
 
 @dataclass

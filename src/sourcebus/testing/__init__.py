@@ -4,11 +4,13 @@ from sourcebus.bus.embedded import running_server, server_binary
 from sourcebus.testing.clock import ManualClock
 from sourcebus.testing.connector import FakeConnector
 from sourcebus.testing.connector_suite import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
+from sourcebus.testing.depot import MemoryDepot
 
 __all__ = [
     "ConnectorSuite",
     "FakeConnector",
     "ManualClock",
+    "MemoryDepot",
     "SourceUnderTest",
     "WatchingConnectorSuite",
     "running_server",

@@ -104,7 +104,7 @@ local function take(n, s, b, most)
     if type(raw) == 'table' then raw = encode_record(raw) end -- promoted or reaped just now
     if raw then state, in_lane, attempts, flags = byte(raw, 1, 4) end
     if state == READY and in_lane == lane then
-      if flags == SOLO and taken + got > 0 then
+      if flags % BEGUN == SOLO and taken + got > 0 then
         give_back(n, lane, fields, i)
         stop = true
         break
@@ -115,7 +115,7 @@ local function take(n, s, b, most)
       reply[at + 1], reply[at + 2] = field, encoded
       leases[at + 1], leases[at + 2] = ends_at, field
       at = at + 2
-      if flags == SOLO then
+      if flags % BEGUN == SOLO then
         give_back(n, lane, fields, i + 1)
         stop = true
         break

@@ -37,7 +37,7 @@ for i = 1, #fields do
     q[COUNT[lane]], q[N_ACCEPTED] = q[COUNT[lane]] + 1, q[N_ACCEPTED] + 1
     touch_counts(n, q)
     push(lane_key(lane, n), field)
-  elseif type(known) == 'string' and byte(known) == READY and byte(known, R_LANE) >= lane and sub(known, R_BYTES + T_BYTES + 1) == payload then
+  elseif type(known) == 'string' and byte(known) == READY and byte(known, R_LANE) >= lane and byte(known, R_FLAGS) < BEGUN and sub(known, R_BYTES + T_BYTES + 1) == payload then
     count_accept(n, MERGED) -- the same signal again, of which a storm consists: there is nothing to write
     answers[MERGED] = answers[MERGED] + 1
   else

@@ -44,6 +44,7 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
         c[C_THROTTLED] = c[C_THROTTLED] + 1
         halve(b, r[X_CLAIMED])
       end
+      r[R_FLAGS] = flags_of_rest(r, r[R_FLAGS])
       b[B_PAUSE] = max(b[B_PAUSE], now + math.ceil(wait_ms)) -- a pause only ever extends
       back_to_front(n, field, r)
     else

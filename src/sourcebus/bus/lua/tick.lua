@@ -5,7 +5,6 @@
 -- @keys m n src bkt r x d z w q0 q1 q2 c bs pl wt con inv wake dl dlk dlz
 local now = begin(ARGV[1])
 local most = tonumber(ARGV[2])
-local POLL = 1
 local reaped = reap(now, most)
 local promoted = promote(now, most)
 sweep_wheel(now, most)
@@ -17,7 +16,7 @@ for _, n in ipairs(polls) do
   local s = sources[n]
   local poll_ms = s and cold(n, s)[C_POLL] or 0
   if poll_ms > 0 then
-    accept(n, s, n .. ':s', scan_payload(POLL, now), now)
+    accept(n, s, n .. ':s', scan_payload(cold(n, s)[C_RECONCILE] == 1 and RECONCILE or POLL, now), now)
     touch(n)
     m[M_FENCE] = m[M_FENCE] + 1
     -- plus or minus a tenth, so that sources that were added together drift apart

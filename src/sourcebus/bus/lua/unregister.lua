@@ -2,7 +2,7 @@
 -- @include core place queue settle
 -- @arg now source most
 -- @reply found left
--- @keys m ids names n src bkt bids bs pl r x d z w q0 q1 q2 gone dl dlk dlz
+-- @keys m ids names n src bkt bids bs pl r x d z w q0 q1 q2 gone cov late dl dlk dlz hd
 local now = begin(ARGV[1])
 local n = call('HGET', ROOT .. 'ids', ARGV[2])
 local found = n and 1 or 0
@@ -14,6 +14,8 @@ if n then
   call('HDEL', ROOT .. 'src', n)
   call('HDEL', ROOT .. 'n', n)
   call('ZREM', ROOT .. 'pl', n)
+  call('DEL', ROOT .. 'cov:' .. n, ROOT .. 'late:' .. n)
+  call('UNLINK', ROOT .. 'hd:' .. n)
   sources[n] = false
   if id == n then
     call('ZREM', ROOT .. 'z', n)

@@ -39,6 +39,14 @@ class Answer:
 Route = Callable[[Asked], Answer]
 
 
+@dataclass(slots=True)
+class _Refusal:
+    path: re.Pattern[str]
+    answer: Answer
+    after: int
+    left: int
+
+
 class ProviderServer:
     """A provider on ``127.0.0.1``. Subclasses add routes with `on`; every route holds `lock`, which guards their objects.
 
@@ -49,7 +57,7 @@ class ProviderServer:
         self.lock = threading.RLock()
         self.asked: list[Asked] = []
         self._routes: list[tuple[str, re.Pattern[str], Route]] = []
-        self._refusals: list[tuple[re.Pattern[str], Answer]] = []
+        self._refusals: list[_Refusal] = []
         self._server = _Listener(self._answer)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -57,10 +65,11 @@ class ProviderServer:
         """Answer `method` on paths that match `path` whole: a regular expression, whose groups become `Asked.args`."""
         self._routes.append((method, re.compile(path), route))
 
-    def refuse(self, answer: Answer, *, times: int = 1, path: str = ".*") -> None:
-        """Answer the next `times` requests whose path matches with this instead: a throttle, an outage, a lost permission."""
+    def refuse(self, answer: Answer, *, times: int = 1, path: str = ".*", after: int = 0) -> None:
+        """Answer `times` requests whose path matches with this instead, once `after` of them have passed: a throttle, an
+        outage, a lost permission."""
         with self.lock:
-            self._refusals += [(re.compile(path), answer)] * times
+            self._refusals.append(_Refusal(re.compile(path), answer, after, times))
 
     def accept_again(self) -> None:
         """Forget the refusals that are left."""
@@ -70,15 +79,22 @@ class ProviderServer:
     def _answer(self, asked: Asked) -> Answer:
         with self.lock:
             self.asked.append(asked)
-            for at, (pattern, refusal) in enumerate(self._refusals):
-                if pattern.fullmatch(asked.path):
-                    del self._refusals[at]
-                    return refusal
+            if refusal := self._refusal(asked.path):
+                return refusal
             for method, pattern, route in self._routes:
                 if method == asked.method and (found := pattern.fullmatch(asked.path)):
                     args = tuple(unquote(group or "") for group in found.groups())
                     return route(Asked(asked.method, asked.path, asked.query, asked.headers, asked.body, args))
         return Answer(404, {"error": f"{asked.method} {asked.path} is not simulated"})
+
+    def _refusal(self, path: str) -> Answer | None:
+        for refusal in self._refusals:
+            if refusal.path.fullmatch(path) and refusal.left:
+                refusal.after -= 1
+                if refusal.after < 0:
+                    refusal.left -= 1
+                    return refusal.answer
+        return None
 
     def close(self) -> None:
         self._server.stop()

@@ -13,7 +13,9 @@ local ROOT = KEYS[1]
 local ABSENT, READY, DELAYED, IN_FLIGHT, COOLING = 0, 1, 2, 3, 4
 local BACKFILL, LIVE, MANUAL = 0, 1, 2
 local SOLO = 1 -- flag: lost its lease in a crash, so it is claimed alone
+local BEGUN, NEWER = 2, 4 -- flags of a scan: a claim of it has begun its pass; a signal has come since
 local KIND_SCAN = 3
+local POLL, RECONCILE = 1, 4 -- signals' numbers
 local LANE = { [0] = LIVE, LIVE, LIVE, MANUAL, BACKFILL } -- by signal: webhook poll watch manual reconcile
 local TOUCHED, PLACED = 1, 2
 

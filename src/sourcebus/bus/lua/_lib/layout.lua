@@ -15,7 +15,8 @@
 --   shared: 1 where several sources may draw from it · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
 --   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua, since `since`
 --   w_*: how long work was kept waiting for that reason, all-time, ms
--- @struct C d max_attempts backoff backoff_cap refresh poll refreshed nacked reaped died overflowed reruns throttled
+-- @struct C d max_attempts backoff backoff_cap refresh poll refreshed nacked reaped died overflowed reruns throttled reconcile
+--   reconcile: 1 where polls are reconcile scans, behind live work
 --   what most calls need not look at · from nacked on all-time counters
 -- A source is stored as S, then its own bucket as B (at rest while it draws from a shared one), then C.
 -- @struct R BBBBd state lane attempts flags at

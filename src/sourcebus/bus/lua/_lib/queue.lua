@@ -92,7 +92,9 @@ local function merge(r, payload)
   local old = r[R_PAYLOAD]
   local signal, observed, tail = byte(payload, P_SIGNAL), unpack_at('<d', payload, 3), sub(payload, P_BYTES + 1)
   local _, old_signal, old_observed = unpack_at(P_FORMAT, old)
-  if LANE[signal] < r[R_LANE] then signal = old_signal end
+  -- Nor does a poll hide that somebody had told of the change: the share of those is what `coverage` is about.
+  local told = signal == POLL and LANE[old_signal] == LIVE and r[R_STATE] ~= IN_FLIGHT
+  if told or LANE[signal] < r[R_LANE] then signal = old_signal end
   if tail == '' then tail = sub(old, P_BYTES + 1) end
   r[R_PAYLOAD] = pack(P_FORMAT, byte(payload, P_KIND), signal, max(observed, old_observed)) .. tail
 end
@@ -115,6 +117,7 @@ local function accept(n, s, field, payload, now)
     return answer
   end
   if r and r[R_STATE] ~= COOLING then
+    if r[R_FLAGS] >= BEGUN and r[R_FLAGS] < NEWER then r[R_FLAGS] = r[R_FLAGS] + NEWER end
     if lane > r[R_LANE] and (r[R_STATE] == READY or lane == MANUAL) then
       leave_pending(n, r)
       merge(r, payload)

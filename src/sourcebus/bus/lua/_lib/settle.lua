@@ -57,6 +57,14 @@ local function bury(n, s, field, r, error, now)
   s[S_DEAD], c[C_DIED] = s[S_DEAD] + 1, c[C_DIED] + 1
 end
 
+-- The flags of what is to be claimed again. A scan may have been cut in the middle of its pass, whose beginning does not cover
+-- what was told since.
+local function flags_of_rest(r, flags)
+  if byte(r[R_PAYLOAD], P_KIND) ~= KIND_SCAN then return flags end
+  local newer = r[R_FLAGS] >= NEWER or r[X_DIRTY] ~= 0
+  return flags % BEGUN + BEGUN + (newer and NEWER or 0)
+end
+
 -- Full-range exponential backoff with jitter; the fence is the (replayable) source of randomness.
 local function backoff(c, r)
   local span = min(c[C_BACKOFF_CAP], c[C_BACKOFF] * 2 ^ (r[R_ATTEMPTS] - 1))
@@ -73,6 +81,7 @@ local function retry_or_bury(n, s, field, r, error, now, flags, hopeless)
     return make_pending(n, s, field, r, max(now, r[X_CLAIMED] + s[S_WINDOW]), now)
   end
   if r[X_DIRTY] ~= 0 then r[R_LANE] = signal_lane(r[R_PAYLOAD]) end
+  flags = flags_of_rest(r, flags)
   r[R_FLAGS] = flags
   make_pending(n, s, field, r, now + wait, now)
 end
