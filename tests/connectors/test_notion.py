@@ -422,6 +422,7 @@ def test_an_overdrawn_quota_stops_a_listing_where_it_can_go_on() -> None:
         ({}, '{"token": []}', "secret"),
         ({}, "s3cret\nX-Header: y", "secret"),
         ({"notion_url": "http://notion.example.com"}, "s3cret", "config.notion_url"),
+        ({"webhook": "two words"}, "s3cret", "config.webhook"),
         ({"max_bytes": 0}, "s3cret", "config.max_bytes"),
         ({"max_bytes": True}, "s3cret", "config.max_bytes"),
         ({"database": "x"}, "s3cret", "config.database"),

@@ -13,7 +13,6 @@ import pytest
 from tests.connectors.notion_source import connect
 
 from sourcebus.connectors.notion import NotionConnector
-from sourcebus.connectors.notion.hooks import SUBSCRIPTION
 from sourcebus.errors import InvalidInput, Unverified
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Subscription
 from sourcebus.testing.providers.courier import Faults
@@ -23,7 +22,7 @@ from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 SCAN = Change(WHOLE_SOURCE, ChangeKind.SCAN)
 PAGE, ROW, SOURCE = (f"{digit * 8}-aaaa-4aaa-8aaa-aaaaaaaaaaaa" for digit in "123")
 TOKEN = "secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"
-KNOWN = Subscription(SUBSCRIPTION, None, TOKEN, {"confirmed": True})
+KNOWN = Subscription("webhook", None, TOKEN, {"confirmed": True})
 
 
 class Hook(ProviderServer):
@@ -91,7 +90,8 @@ def test_from_the_handshake_to_an_event(notion: NotionSimulator, hook: Hook) -> 
     assert notion.subscribe(hook.address).status_code == 200
     (kept,) = hook.kept.values()
     assert notion.hook
-    assert kept.secret == kept.state["verification_token"] == (token := notion.hook[1])
+    assert kept.secret == (token := notion.hook[1])
+    assert kept.state["to_do"] == f"paste this verification token at Notion: {token}"
     assert token not in hook.heard[0].note
     page = notion.write("page", "text")
     notion.courier.settle()
@@ -124,6 +124,26 @@ def test_a_second_handshake_is_refused(notion: NotionSimulator, hook: Hook) -> N
         heard = hook.connector.parse_webhook(delivery(again, token), [kept])
         assert heard.keep is None
         assert heard.reply is not None
+
+
+def test_another_name_takes_another_handshake(notion: NotionSimulator, hook: Hook) -> None:
+    """How a token is replaced: the old one is good until the first event that is signed with the new one."""
+    notion.subscribe(hook.address)
+    notion.write("page", "text")
+    notion.courier.settle()
+    (old,) = hook.kept.values()
+    renamed = NotionConnector.create({"notion_url": notion.notion_url, "webhook": "second"}, notion.tokens[0])
+    with closing(renamed) as hook.connector:
+        assert notion.subscribe(hook.address).status_code == 200
+        assert notion.subscribe(hook.address).status_code == 401
+        living = list(hook.kept.values())
+        assert [one.id for one in living] == ["webhook", "second"]
+        by_old = renamed.parse_webhook(delivery(event(notion, "page.moved"), old.secret), living)
+        assert (len(by_old.changes), by_old.keep, list(by_old.lost)) == (1, None, [])
+        by_new = renamed.parse_webhook(delivery(event(notion, "page.moved"), living[1].secret), living)
+        assert (len(by_new.changes), list(by_new.lost)) == (1, ["webhook"])
+        assert by_new.keep is not None
+        assert by_new.keep.id == "second"
 
 
 def test_a_token_in_the_secret_shuts_the_door(notion: NotionSimulator) -> None:

@@ -108,7 +108,7 @@ def test_an_object_of_nowhere_is_only_noted(desk: Desk) -> None:
 
 def test_a_listing_without_changes_reads_nothing(desk: Desk) -> None:
     """Reconcile: versions and fingerprints prove it."""
-    desk.runtime.catalog.set_cursor("s", "", None)
+    desk.runtime.catalog.listings.forget("s")
     desk.google.meter.spent = 0.0
     desk.scan()
     assert desk.google.meter.spent == 5 + 5 + 3 * 100 + 100, "the folder, the feed's start, three levels, the feed"

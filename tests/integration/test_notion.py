@@ -25,7 +25,7 @@ class Desk:
     def scan(self, *, complete: bool = False) -> None:
         """A poll, or a reconcile; then works until nothing is ready."""
         if complete:
-            self.runtime.catalog.set_cursor("s", "", None)
+            self.runtime.catalog.listings.forget("s")
         self.runtime.sources.scan("s", Signal.POLL)
         self.work()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -14,16 +15,19 @@ from sourcebus.errors import InvalidInput
 
 NOTION_URL = "https://api.notion.com/v1"
 
-_KEYS = ("notion_url", "max_bytes")
+_KEYS = ("webhook", "notion_url", "max_bytes")
+_WEBHOOK = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`tokens`: the integration's, newest first. `verification`: what deliveries are signed with, where it is configured."""
+    """`tokens`: the integration's, newest first. `verification`: what deliveries are signed with, where it is configured.
+    `webhook`: the name under which the one that a handshake brings is kept."""
 
     tokens: tuple[str, ...] = field(repr=False)
     verification: tuple[str, ...] = field(repr=False)
+    webhook: str
     notion_url: str
     max_bytes: int
 
@@ -40,7 +44,10 @@ def parse(config: Mapping[str, Any], secret: str | None) -> Settings:
     tokens = credentials.all("token")
     if not tokens or not all(token.isascii() and token.isprintable() for token in tokens):
         raise InvalidInput("secret", "has no token", "send the integration's secret; it begins with ntn_ or secret_")
-    return Settings(tokens, credentials.all("verification_token"), _url(config), _max_bytes(config))
+    webhook = config.get("webhook", "webhook")
+    if not isinstance(webhook, str) or not _WEBHOOK.fullmatch(webhook):
+        raise InvalidInput("config.webhook", "is no name", "send up to 40 letters, digits, - and _")
+    return Settings(tokens, credentials.all("verification_token"), webhook, _url(config), _max_bytes(config))
 
 
 def _url(config: Mapping[str, Any]) -> str:

@@ -52,6 +52,8 @@ class NotionConnector(Connector):
     needs_secret_path = True
     """The handshake is not signed: it has to come to an address that nobody can guess."""
 
+    webhook_media_types = ("application/json",)
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         quota = Quota(RATE_PER_S, BURST, CONCURRENCY, bucket=settings.bucket)
@@ -137,7 +139,7 @@ class NotionConnector(Connector):
     # webhooks
 
     def parse_webhook(self, delivery: Delivery, subscriptions: Sequence[Subscription]) -> Heard:
-        return hear(delivery, self._settings.verification, subscriptions)
+        return hear(delivery, self._settings.verification, self._settings.webhook, subscriptions)
 
     # quota
 

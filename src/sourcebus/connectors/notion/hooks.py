@@ -5,21 +5,20 @@ Notion: "Webhooks", "Event types and delivery"; payloads as in `@notionhq/client
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from sourcebus.connectors.notion.feed import ROWS
 from sourcebus.connectors.notion.pages import ref_of
+from sourcebus.connectors.payloads import parse_json_object
 from sourcebus.connectors.signing import check_hmac, check_token
 from sourcebus.errors import InvalidInput, Unverified
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Reply, Subscription
 
-SUBSCRIPTION = "webhook"
-"""The id under which the one subscription of a source is kept: Notion tells its own only with the first event."""
-
 _SIGNATURE = "x-notion-signature"
 _TOKEN_CHARS = range(16, 513)
+_LONGEST_HANDSHAKE = 1_024
 _MAX_BLOCKS = 1_000
 _SCAN = Change(WHOLE_SOURCE, ChangeKind.SCAN)
 _KINDS = {
@@ -30,42 +29,62 @@ _KINDS = {
 _IGNORED = ("comment", "view", "file_upload")
 
 
-def hear(delivery: Delivery, configured: Sequence[str], subscriptions: Sequence[Subscription]) -> Heard:
-    """See `Hears`. `configured`: the verification tokens in the source's secret."""
+def hear(delivery: Delivery, configured: Sequence[str], name: str, subscriptions: Sequence[Subscription]) -> Heard:
+    """See `Hears`. `configured`: the verification tokens in the source's secret; `name`: under which one that a handshake
+    brings is kept (Notion tells its own id only with the first event)."""
     living = [*configured, *(one.secret for one in subscriptions if one.secret)]
     signature = delivery.headers.get(_SIGNATURE)
-    if not living or signature is None:
-        return _handshake(delivery, signature, living)
-    check_hmac(delivery.body, signature, living, prefix="sha256=")
-    event = _object(delivery.body)
-    if "verification_token" in event and "type" not in event:
-        return Heard(reply=Reply(), note="the handshake again: its token is the one that is known")
-    return _meaning(event, _confirmed(event, subscriptions))
-
-
-def _handshake(delivery: Delivery, signature: str | None, living: Sequence[str]) -> Heard:
-    """The one message that nothing proves. It is taken while no token is known, and never again."""
     token = _offered(delivery.body)
-    if token is None:
-        check_hmac(delivery.body, signature, living, prefix="sha256=")
-        raise Unverified("the signature is missing")
-    if signature is not None:
-        check_hmac(delivery.body, signature, [token], prefix="sha256=")
-    if living:
-        check_token(token, living)
-        return Heard(reply=Reply(), note="the handshake again: its token is the one that is known")
-    state = {"verification_token": token, "confirmed": False}
-    return Heard(
-        reply=Reply(),
-        keep=Subscription(SUBSCRIPTION, None, token, state),
-        note="the handshake of a new subscription: paste the verification token that is shown with it at Notion",
+    if token is not None:
+        closed = bool(configured) or any(one.id == name for one in subscriptions)
+        return _handshake(delivery.body, signature, token, living, None if closed else name)
+    check_hmac(delivery.body, signature, living, prefix="sha256=")
+    event = parse_json_object(delivery.body)
+    newest = next((one for one in subscriptions if one.id == name and one.secret), None)
+    if newest is None or newest.state.get("confirmed") or not _proves(delivery.body, signature, newest):
+        return _meaning(event)
+    # Its first event: the token is not shown any more, and those that it takes over from are good for nothing more.
+    state = {"confirmed": True, "subscription": str(event.get("subscription_id", ""))[:64]}
+    heard = _meaning(event)
+    return replace(
+        heard, keep=Subscription(name, None, newest.secret, state), lost=[one.id for one in subscriptions if one.id != name]
     )
 
 
-def _offered(body: bytes) -> str | None:
-    """The token in a handshake; None for any other body."""
+def _proves(body: bytes, signature: str | None, subscription: Subscription) -> bool:
     try:
-        given = _object(body)
+        check_hmac(body, signature, [subscription.secret or ""], prefix="sha256=")
+    except Unverified:
+        return False
+    return True
+
+
+def _handshake(body: bytes, signature: str | None, token: str, living: Sequence[str], name: str | None) -> Heard:
+    """The one message that nothing proves. It is taken once: while nothing is kept under `name` (None: never again)."""
+    if signature is not None:
+        check_hmac(body, signature, [token], prefix="sha256=")
+    if _is_known(token, living):
+        return Heard(reply=Reply(), note="the handshake again: its token is the one that is known")
+    if name is None:
+        raise Unverified("a handshake, but a token is known already: to take a new one, change config.webhook")
+    state = {"confirmed": False, "to_do": f"paste this verification token at Notion: {token}"}
+    return Heard(reply=Reply(), keep=Subscription(name, None, token, state), note="the handshake of a new subscription")
+
+
+def _is_known(token: str, living: Sequence[str]) -> bool:
+    try:
+        check_token(token, living)
+    except Unverified:
+        return False
+    return True
+
+
+def _offered(body: bytes) -> str | None:
+    """The token in a handshake; None for any other body. What is longer than any handshake is not parsed before its proof."""
+    if len(body) > _LONGEST_HANDSHAKE:
+        return None
+    try:
+        given = parse_json_object(body)
     except InvalidInput:
         return None
     token = given.get("verification_token")
@@ -74,23 +93,14 @@ def _offered(body: bytes) -> str | None:
     return token if token.isascii() and token.isprintable() else None
 
 
-def _confirmed(event: Mapping[str, Any], subscriptions: Sequence[Subscription]) -> Subscription | None:
-    """The kept subscription once its first event has come: from then on its token is not shown any more."""
-    for one in subscriptions:
-        if one.id == SUBSCRIPTION and one.secret and not one.state.get("confirmed"):
-            state = {"confirmed": True, "subscription": str(event.get("subscription_id", ""))[:64]}
-            return Subscription(SUBSCRIPTION, None, one.secret, state)
-    return None
-
-
-def _meaning(event: Mapping[str, Any], keep: Subscription | None) -> Heard:
+def _meaning(event: Mapping[str, Any]) -> Heard:
     kind, event_id = event.get("type"), event.get("id")
     if not isinstance(kind, str) or not kind:
         raise InvalidInput("type", "is missing", "send an event as Notion sends it")
     delivery_id = event_id[:200] if isinstance(event_id, str) and event_id else None
     topic = kind.partition(".")[0]
     if topic in _IGNORED:
-        return Heard(delivery_id=delivery_id, keep=keep, note=f"{kind[:60]}: nothing of it is indexed")
+        return Heard(delivery_id=delivery_id, note=f"{kind[:60]}: nothing of it is indexed")
     attempt = event.get("attempt_number")
     note = f"attempt {attempt}" if isinstance(attempt, int) and attempt > 1 else ""
     if topic == "page":
@@ -99,7 +109,7 @@ def _meaning(event: Mapping[str, Any], keep: Subscription | None) -> Heard:
         changes = _of_rows(topic, kind, event)
     else:
         changes, note = [_SCAN], f"unknown event {kind[:60]!r}"
-    return Heard(changes, delivery_id=delivery_id, keep=keep, note=note)
+    return Heard(changes, delivery_id=delivery_id, note=note)
 
 
 def _entity(event: Mapping[str, Any]) -> str:
@@ -132,13 +142,3 @@ def _page_of(block: Any) -> str | None:
 def _inner(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = given.get(name)
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidInput("body", "is no JSON object", "send an event as Notion sends it")
-    return cast("dict[str, Any]", value)
