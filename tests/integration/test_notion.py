@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+import httpx
 import pytest
 
 from sourcebus.model import Signal, Source, SourceChanged
@@ -105,3 +106,26 @@ def test_a_listing_without_changes_reads_nothing(desk: Desk) -> None:
     desk.notion.asked.clear()
     desk.scan(complete=True)
     assert [asked.path.rpartition("/")[2] for asked in desk.notion.asked] == ["search", "query"]
+
+
+def test_from_the_handshake_to_an_event_through_the_gateway(http: httpx.Client, runtime: Runtime) -> None:
+    """The token is shown as what is to do, and in no line of the log; the first event takes it off the screen."""
+    with NotionSimulator(enforce=False) as notion:
+        source = {"id": "wiki", "connector": "notion", "secret": notion.tokens[0], "config": {"notion_url": notion.notion_url}}
+        http.post("/v1/sources", json=source | {"paused": True}).raise_for_status()
+        token = runtime.catalog.source("wiki").hook_token
+        assert http.post("/hooks/wiki", json={"verification_token": "secret_of_somebody_else"}).status_code == 404
+        assert notion.subscribe(f"{http.base_url}/hooks/wiki/{token}").status_code == 200
+        assert notion.subscribe(f"{http.base_url}/hooks/wiki/{token}").status_code == 401
+        (line,) = http.get("/v1/subscriptions").json()["items"]
+        secret = line["to_do"].rpartition(" ")[2]
+        runtime.hooks.log.flush()
+        told = http.get("/v1/sources/wiki/deliveries").text
+        assert secret not in told
+        assert notion.hook
+        notion.hook = (notion.hook[0], secret)
+        page = notion.write("Heron", "It stands in the shallow water.")
+        notion.courier.settle()
+        assert notion.courier.sent[-1].statuses == [202]
+        assert http.get("/v1/subscriptions").json()["items"][0]["to_do"] is None
+        assert runtime.bus.peek("wiki", page.id).state == "ready"
