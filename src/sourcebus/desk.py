@@ -344,6 +344,7 @@ def _subscription(upkeep: Upkeep, known: Subscribed | None) -> JsonObject:
         "expires_at": None,
         "renew_at": None,
         "made_at": None,
+        "to_do": None,
     }
     if known is None:
         return line
@@ -354,6 +355,7 @@ def _subscription(upkeep: Upkeep, known: Subscribed | None) -> JsonObject:
         "expires_at": None if expires_ms is None else from_ms(expires_ms).isoformat(),
         "renew_at": None if known.renew_at_ms is None else from_ms(known.renew_at_ms).isoformat(),
         "made_at": from_ms(known.made_at_ms).isoformat(),
+        "to_do": known.subscription.state.get("to_do"),
     }
 
 

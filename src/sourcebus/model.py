@@ -223,7 +223,8 @@ class Subscription:
     """A provider's promise to send deliveries until `expires_at_ms` (None: until it is cancelled).
 
     `id` is the provider's own. `secret` is what its deliveries prove themselves by, encrypted at rest and never shown;
-    `state` is whatever else the connector needs to renew or cancel it, as JSON, and may be shown.
+    `state` is whatever else the connector needs to renew or cancel it, as JSON, and may be shown. Its ``to_do``, a text, is
+    what a person still has to do at the provider; it is shown with the subscription.
     """
 
     id: str

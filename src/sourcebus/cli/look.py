@@ -88,7 +88,7 @@ def subscriptions(
         complain("no subscriptions; they are made by themselves where SOURCEBUS_PUBLIC_URL is set and the connector has them")
         return
     say_table(
-        ["source", "id", "state", "expires", "last delivery", "#announced", "error"],
+        ["source", "id", "state", "expires", "last delivery", "#announced", "to do, or error"],
         [
             (
                 item["source_id"],
@@ -97,7 +97,7 @@ def subscriptions(
                 item["expires_at"] or ("never" if item["id"] else ""),
                 ago(item["last_delivery_at"]),
                 "" if item["webhook_coverage"] is None else f"{item['webhook_coverage']:.0%}",
-                item["error"] or "",
+                item["to_do"] or item["error"] or "",
             )
             for item in items
         ],

@@ -143,6 +143,8 @@ class Hooks:
             self._catalog.depot(source_id).put(heard.contents)
         if heard.keep is not None or heard.lost or heard.renew:
             self._heard(source_id, heard)
+            with self._lock:
+                self._hooks.pop(source_id, None)  # the next delivery is judged by the subscriptions as they are now
 
     def _came_before(self, source_id: str, heard: Heard) -> bool:
         """A delivery that is sent again must not put an old content in the place of a newer one."""

@@ -6,7 +6,7 @@ import heapq
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -45,7 +45,8 @@ class Sent:
 
 
 class Courier:
-    """Delivers in the background. `retry_s` are the waits before each further attempt, `pace` divides them.
+    """Delivers in the background. `retry_s` are the waits before each further attempt, `pace` divides them; `retry_on` are
+    the statuses (0: nobody answered) that are tried again, None stands for all but 2xx.
 
     `timeout_s` is how long the provider waits for an answer. `sent` lists every delivery in the order of `post`.
     """
@@ -55,13 +56,14 @@ class Courier:
         *,
         faults: Faults | None = None,
         retry_s: Sequence[float] = (),
+        retry_on: Container[int] | None = None,
         pace: float = 1.0,
         timeout_s: float = 10.0,
         lanes: int = 4,
     ) -> None:
         self.faults = faults or Faults()
         self.sent: list[Sent] = []
-        self._retry_s, self._pace = retry_s, pace
+        self._retry_s, self._retry_on, self._pace = retry_s, retry_on, pace
         self._chance = random.Random(self.faults.seed)
         self._client = httpx.Client(timeout=timeout_s)
         self._due: list[tuple[float, int, int, Sent, Headers]] = []
@@ -121,7 +123,8 @@ class Courier:
             with self._changed:
                 sent.statuses.append(status)
                 sent.took_ms.append((time.monotonic() - began) * 1000)
-                if not 200 <= status < 300 and attempt < len(self._retry_s):
+                again = not 200 <= status < 300 if self._retry_on is None else status in self._retry_on
+                if again and attempt < len(self._retry_s):
                     self._add(self._retry_s[attempt] / self._pace, attempt + 1, sent, headers)
                 self._open -= 1
                 self._changed.notify_all()
