@@ -1,6 +1,6 @@
 """A file of Drive's: whether it is an object here, and how its states are told apart.
 
-Version and fingerprint: docs/decisions/0024-google-drive-versions.md.
+Version and fingerprint: docs/decisions/0009-google-drive-versions.md.
 """
 
 from __future__ import annotations

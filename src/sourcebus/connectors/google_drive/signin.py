@@ -1,6 +1,6 @@
 """Signing in as a service account: a JWT that the account's key signs is exchanged for a token (RFC 7523 §2.1).
 
-One token per process, account and subject. Why no library does it: docs/decisions/0023-google-sign-in.md.
+One token per process, account and subject. Why no library does it: docs/decisions/0008-google-sign-in.md.
 """
 
 from __future__ import annotations

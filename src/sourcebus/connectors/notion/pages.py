@@ -1,6 +1,6 @@
 """A Notion page: which one it is, what its properties say, and how its states are told apart.
 
-Version and fingerprint: docs/decisions/0025-notion-versions.md.
+Version and fingerprint: docs/decisions/0010-notion-versions.md.
 """
 
 from __future__ import annotations

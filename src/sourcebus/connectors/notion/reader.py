@@ -1,6 +1,6 @@
 """Reading one page: its state, and its content as Markdown, subtree by subtree where it is long.
 
-Notion: "Retrieve a page", "Retrieve a page as markdown". Why not block by block: docs/decisions/0025-notion-versions.md.
+Notion: "Retrieve a page", "Retrieve a page as markdown". Why not block by block: docs/decisions/0010-notion-versions.md.
 """
 
 from __future__ import annotations
