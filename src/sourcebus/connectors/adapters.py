@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -76,7 +77,11 @@ def extract_with_task(
     `args` and `kwargs` map the object's reference to the task's own arguments.
     """
 
+    binding = threading.Lock()
+
     def extract(ref: str) -> Any:
+        with binding:  # a task is bound to its app by the first touch, and Celery does not expect several threads to do that
+            getattr(task, "name", None)
         return task(*args(ref), **(kwargs(ref) if kwargs else {}))
 
     return extract
