@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.connectors.test_s3_refusals import refusal
 from tests.s3_servers import LISTS_ONLY, SECRET, Line, S3Server, new_name
 
 from sourcebus.connectors import Connector, Costly, Hears, Watches, create
@@ -23,9 +26,10 @@ from sourcebus.errors import (
     ObjectUnreadable,
     SourceUnavailable,
 )
-from sourcebus.model import Change, Cursor
-from sourcebus.testing import ConnectorSuite, SourceUnderTest, WatchingConnectorSuite
-from sourcebus.testing.connector_suite import listing
+from sourcebus.model import Change, Cursor, Delivery
+from sourcebus.testing import ConnectorSuite, Hook, SourceUnderTest, WatchingConnectorSuite, not_applicable
+from sourcebus.testing.connector_suite import PATIENCE_S, listing
+from sourcebus.testing.providers.server import Answer, ProviderServer
 
 STRANGE_KEYS = (
     *("plain.txt", "a b.txt", "a+b.txt", "a%2Bb.txt", "a%20b.txt", "100%.txt", "Grüße ☃.txt", "e\u0301.txt", "😀.txt"),
@@ -37,8 +41,8 @@ class BucketUnderTest(SourceUnderTest):
     """A bucket of its own. Its outage is the line to the server, cut."""
 
     def __init__(self, server: S3Server, settings: dict[str, Any]) -> None:
-        self.line, self.s3, self.bucket = Line(server.url), server.client(), new_name()
-        self.settings = settings
+        self.server, self.line, self.s3, self.bucket = server, Line(server.url), server.client(), new_name()
+        self.settings, self.stern = settings, ProviderServer().__enter__()
         self.s3.create_bucket(Bucket=self.bucket)
 
     def connect(self) -> Connector:
@@ -51,18 +55,94 @@ class BucketUnderTest(SourceUnderTest):
     def delete(self, ref: str) -> None:
         self.s3.delete_object(Bucket=self.bucket, Key=ref)
 
+    def rename(self, ref: str, name: str) -> str:
+        self.s3.copy_object(Bucket=self.bucket, Key=f"{name}.txt", CopySource={"Bucket": self.bucket, "Key": ref})
+        self.delete(ref)
+        return f"{name}.txt"
+
     def break_off(self) -> None:
         self.line.cut()
 
+    def break_half_way(self) -> None:
+        not_applicable("a dozen objects are one page")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        forms = {
+            "503 SlowDown": refusal("SlowDown"),
+            "503 SlowDownRead": refusal("SlowDownRead"),
+            "503 ServiceUnavailable": refusal("ServiceUnavailable"),
+            "429 TooManyRequests": refusal("TooManyRequests", 429),
+            "429 without words": refusal("", 429, {"Retry-After": "2"}),
+        }
+        return {form: lambda answer=answer: self.answer_instead(answer) for form, answer in forms.items()}
+
+    def answer_instead(self, answer: Answer) -> None:
+        self.stern.refuse(answer, times=1000)
+        self.line.lead_to(self.stern.url)
+
+    def revoke(self) -> None:
+        self.answer_instead(refusal("InvalidAccessKeyId", 403))
+
     def mend(self) -> None:
+        self.stern.accept_again()
         self.line.mend()
 
     def close(self) -> None:
         self.line.close()
+        self.stern.close()
 
 
-def under_test(server: S3Server, **settings: Any) -> Iterator[SourceUnderTest]:
-    source = BucketUnderTest(server, settings)
+class ToldBucket(BucketUnderTest):
+    """`BucketUnderTest` on SeaweedFS, which tells one receiver of the changes in all buckets, one delivery for each."""
+
+    def __init__(self, server: S3Server, settings: dict[str, Any]) -> None:
+        super().__init__(server, settings)
+        self.untold = Counter[str]()
+
+    def write(self, name: str, text: str) -> str:
+        ref = super().write(name, text)
+        self.untold[ref] += 1
+        return ref
+
+    def delete(self, ref: str) -> None:
+        super().delete(ref)
+        self.untold[ref] += 1
+
+    def listen(self, hook: Hook) -> None:
+        """SeaweedFS tells of everything from its beginning on."""
+
+    def settle(self, hook: Hook) -> None:
+        while +self.untold:
+            self.hand_on(hook)
+
+    def hand_on(self, hook: Hook) -> bytes:
+        """The next delivery that SeaweedFS has sent, of whatever bucket."""
+        delivery = self.server.receiver.deliveries.get(timeout=PATIENCE_S)
+        self.untold.subtract(change.object_ref for change in hook.hear(delivery).changes)
+        hook.take(delivery)
+        return delivery.body
+
+    def forged(self, delivery: Delivery) -> Sequence[Delivery]:
+        """SeaweedFS signs nothing: a bearer token proves it."""
+        headers = {name: value for name, value in delivery.headers.items() if name != "authorization"}
+        return [replace(delivery, headers={**headers, **more}) for more in ({}, {"authorization": "Bearer guessed"})]
+
+    def of_others(self, hook: Hook) -> Sequence[Delivery]:
+        other = new_name()
+        self.s3.create_bucket(Bucket=other)
+        self.s3.put_object(Bucket=other, Key="doc.txt", Body=b"text")
+        while other.encode() not in self.hand_on(hook):
+            pass
+        return hook.ignored
+
+
+class VersionedBucket(BucketUnderTest):
+    def listen(self, hook: Hook) -> None:
+        not_applicable("SeaweedFS tells of one change in several deliveries here; other tests hear them")
+
+
+def under_test(kind: type[BucketUnderTest], server: S3Server, **settings: Any) -> Iterator[BucketUnderTest]:
+    source = kind(server, settings)
     yield source
     source.close()
 
@@ -70,7 +150,7 @@ def under_test(server: S3Server, **settings: Any) -> Iterator[SourceUnderTest]:
 class TestOnSeaweedfs(ConnectorSuite):
     @pytest.fixture
     def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
-        yield from under_test(weed)
+        yield from under_test(ToldBucket, weed)
 
 
 class TestVersionedOnSeaweedfs(ConnectorSuite):
@@ -78,8 +158,7 @@ class TestVersionedOnSeaweedfs(ConnectorSuite):
 
     @pytest.fixture
     def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
-        for source in under_test(weed, versioned=True):
-            assert isinstance(source, BucketUnderTest)
+        for source in under_test(VersionedBucket, weed, versioned=True):
             source.s3.put_bucket_versioning(Bucket=source.bucket, VersioningConfiguration={"Status": "Enabled"})
             yield source
 

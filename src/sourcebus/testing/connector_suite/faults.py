@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 
 from sourcebus.connectors import Connector
-from sourcebus.errors import ConnectorError, CursorExpired, NeedsAuth, ObjectGone, ObjectUnreadable, Throttled
-from sourcebus.model import Cursor
+from sourcebus.errors import (
+    ConnectorError,
+    CursorExpired,
+    NeedsAuth,
+    ObjectGone,
+    ObjectUnreadable,
+    SourceUnavailable,
+    Throttled,
+)
+from sourcebus.model import Change, Cursor
 from sourcebus.testing.connector_suite.listing import Index, listing
 from sourcebus.testing.connector_suite.source import SourceUnderTest
 
 NO_CURSORS = ("garbage", "{}", "[]", "0", "null", "\N{SNOWMAN}", '{"contents": {"head": 7}}')
 DOZEN = 12
 LONGEST_WAIT_MS = 86_400_000
+ATTEMPTS = 4
 
 
 class FaultTests:
@@ -51,7 +60,7 @@ class FaultTests:
             source.mend()
         if any(isinstance(item, Cursor) and item.complete for item in seen):
             assert {item.object_ref for item in seen if not isinstance(item, Cursor)} == refs
-        assert set(listing(connector).found) == refs
+        assert set(_listed_again(connector)) == refs
 
     def test_a_listing_that_fails_half_way_deletes_nothing(self, source: SourceUnderTest, connector: Connector) -> None:
         """What it did not come to is there all the same, and the next listing finds it."""
@@ -60,8 +69,6 @@ class FaultTests:
         index.scan()
         source.break_half_way()
         try:
-            with pytest.raises(ConnectorError):
-                listing(connector)
             with pytest.raises(ConnectorError):
                 index.scan(anew=True)
         finally:
@@ -73,7 +80,7 @@ class FaultTests:
         assert {ref for ref, text in texts.items() if text in index.texts.get(ref, "")} == set(texts) == set(index.texts)
 
     def test_every_form_of_throttling_is_recognised(self, source: SourceUnderTest, connector: Connector) -> None:
-        """One that passes for an error costs attempts, and ends in dead letters; one that passes for a refusal calls a person."""
+        """One that passes for an error ends in dead letters; one that passes for a refusal calls a person."""
         ref = source.write("doc", "text")
         before = connector.version(ref)
         for form, begin in source.throttles().items():
@@ -110,7 +117,7 @@ class FaultTests:
     def test_an_object_that_may_not_be_read_hides_no_other(self, source: SourceUnderTest, connector: Connector) -> None:
         """It may be unreadable or gone, with its text. Everything else goes on, and it is back with the permission."""
         ref, other = source.write("doc", "a text"), source.write("other", "another")
-        before = connector.version(ref)
+        before = connector.extract(ref).version
         source.forbid(ref)
         try:
             with pytest.raises((ObjectUnreadable, ObjectGone)):
@@ -132,14 +139,14 @@ class FaultTests:
     ) -> None:
         """A damaged one, another version's: it says so before it lists anything, or lists everything."""
         refs = {source.write(f"doc{number}", "text") for number in range(3)}
-        seen: list[object] = []
+        seen: list[Change | Cursor] = []
         try:
             for item in connector.changes(cursor):
                 seen.append(item)
         except CursorExpired:
             assert not seen
             return
-        assert {item.object_ref for item in seen if not isinstance(item, Cursor)} == refs  # pyright: ignore
+        assert {item.object_ref for item in seen if not isinstance(item, Cursor)} == refs
         assert source.window or any(isinstance(item, Cursor) and item.complete for item in seen)
 
     def test_an_expired_cursor_loses_nothing(self, source: SourceUnderTest, connector: Connector) -> None:
@@ -152,3 +159,13 @@ class FaultTests:
         index.cursors[""] = source.expire_cursor(index.cursors[""])
         index.scan()
         assert set(index.texts) == {kept, new}
+
+
+def _listed_again(connector: Connector) -> dict[str, Change]:
+    """After an outage: a connection that died in it may be noticed by its next use, and the bus tries again."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return listing(connector).found
+        except SourceUnavailable:
+            continue
+    return listing(connector).found

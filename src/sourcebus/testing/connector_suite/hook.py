@@ -13,13 +13,14 @@ _PATH = "/hooks/suite"
 
 
 class Hook(ProviderServer):
-    """An address for deliveries to `connector`. `deliveries` are those that announce something, in the order of arrival;
-    `subscriptions` the living ones, newest first."""
+    """An address for deliveries to `connector`. `deliveries` are those that announce something, in the order of arrival, and
+    `ignored` those that are proven and announce nothing, or make no sense; `subscriptions` the living ones, newest first."""
 
     def __init__(self, connector: Connector) -> None:
         super().__init__()
         self.connector = connector
         self.deliveries: list[Delivery] = []
+        self.ignored: list[Delivery] = []
         self.subscriptions: list[Subscription] = []
         self.address = f"{self.url}{_PATH}"
         for method in ("GET", "POST", "OPTIONS"):
@@ -43,6 +44,7 @@ class Hook(ProviderServer):
         """Forget what has arrived."""
         with self.lock:
             self.deliveries.clear()
+            self.ignored.clear()
 
     def _take(self, asked: Asked) -> Answer:
         now_ms = time.time_ns() // 1_000_000
@@ -56,11 +58,11 @@ class Hook(ProviderServer):
             except Unverified as error:
                 return Answer(401, {"title": str(error)})
             except InvalidInput as error:
+                self.ignored.append(delivery)
                 return Answer(400, {"title": str(error)})
             if heard.keep is not None:
                 self._keep(heard.keep)
-            if heard.changes:
-                self.deliveries.append(delivery)
+            (self.deliveries if heard.changes else self.ignored).append(delivery)
         if heard.reply is None:
             return Answer(202)
         return Answer(heard.reply.status, heard.reply.body, {"Content-Type": heard.reply.media_type, **heard.reply.headers})

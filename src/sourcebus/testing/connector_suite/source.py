@@ -54,7 +54,7 @@ class SourceUnderTest(abc.ABC):
         not_applicable("the test's source has no outages")
 
     def break_half_way(self) -> None:
-        """Answer the first question of each new listing, and none after it. A dozen objects are there."""
+        """Answer the beginning of the next listing, which is of a dozen objects, and nothing after it."""
         not_applicable("the test's source does not fail half-way")
 
     def throttles(self) -> Mapping[str, Callable[[], None]]:
@@ -93,7 +93,8 @@ class SourceUnderTest(abc.ABC):
         return [replace(delivery, body=delivery.body + b" "), replace(delivery, headers={}, query={})]
 
     def of_others(self, hook: Hook) -> Sequence[Delivery]:
-        """Deliveries, proven like the source's own, that are about another source: other repository, bucket, drive."""
+        """Deliveries, proven like the source's own, about what is not of this source: another repository, bucket, branch.
+        Those that the hook has had already are in `Hook.ignored`."""
         del hook
         not_applicable("what is sent to this hook is of this source alone")
 

@@ -49,7 +49,7 @@ class ProviderServer:
         self.lock = threading.RLock()
         self.asked: list[Asked] = []
         self._routes: list[tuple[str, re.Pattern[str], Route]] = []
-        self._refusals: list[tuple[re.Pattern[str], Answer]] = []
+        self._refusals: list[tuple[re.Pattern[str], Answer | None]] = []
         self._server = _Listener(self._answer)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -57,10 +57,12 @@ class ProviderServer:
         """Answer `method` on paths that match `path` whole: a regular expression, whose groups become `Asked.args`."""
         self._routes.append((method, re.compile(path), route))
 
-    def refuse(self, answer: Answer, *, times: int = 1, path: str = ".*") -> None:
-        """Answer the next `times` requests whose path matches with this instead: a throttle, an outage, a lost permission."""
+    def refuse(self, answer: Answer, *, times: int = 1, path: str = ".*", after: int = 0) -> None:
+        """Answer the next `times` requests whose path matches with this instead: a throttle, an outage, a lost permission.
+        `after` are answered as ever before."""
         with self.lock:
-            self._refusals += [(re.compile(path), answer)] * times
+            pattern = re.compile(path)
+            self._refusals += [*[(pattern, None)] * after, *[(pattern, answer)] * times]
 
     def accept_again(self) -> None:
         """Forget the refusals that are left."""
@@ -73,7 +75,9 @@ class ProviderServer:
             for at, (pattern, refusal) in enumerate(self._refusals):
                 if pattern.fullmatch(asked.path):
                     del self._refusals[at]
-                    return refusal
+                    if refusal is not None:
+                        return refusal
+                    break
             for method, pattern, route in self._routes:
                 if method == asked.method and (found := pattern.fullmatch(asked.path)):
                     args = tuple(unquote(group or "") for group in found.groups())
