@@ -13,10 +13,12 @@ from sourcebus.connectors import Connector
 from sourcebus.model import Delivery, Subscription
 from sourcebus.testing.connector_suite.hook import Hook
 
+NOT_APPLICABLE = "not applicable: "
+
 
 def not_applicable(why: str) -> NoReturn:
     """Leave the running test out. `why` stands in the connector's table: what the source has not, or cannot show."""
-    pytest.skip(f"not applicable: {why}")
+    pytest.skip(NOT_APPLICABLE + why)
 
 
 class SourceUnderTest(abc.ABC):
