@@ -10,9 +10,9 @@ from typing import Any, Self, cast
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import DEFAULT_EXCLUDES, Selection
 from sourcebus.connectors.filesystem.tree import Tree
 from sourcebus.connectors.filesystem.watching import Watch
+from sourcebus.connectors.patterns import DEFAULT_EXCLUDES, Selection
 from sourcebus.errors import InvalidInput, ObjectGone, ObjectUnreadable
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota
 

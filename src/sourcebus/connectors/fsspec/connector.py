@@ -10,10 +10,10 @@ import structlog
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.fsspec.settings import SETTINGS, options_of, url_of
 from sourcebus.connectors.fsspec.store import Entry, Store
 from sourcebus.connectors.fsspec.tokens import fingerprint_of, hash_of, unread_version, version_of
+from sourcebus.connectors.patterns import Selection
 from sourcebus.connectors.refs import is_ref
 from sourcebus.errors import InvalidInput, NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor, Extraction, Quota

@@ -11,7 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 from sourcebus.model import MAX_REF_BYTES
 

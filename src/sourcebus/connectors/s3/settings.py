@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
 from sourcebus.connectors.credentials import Credentials
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 
 KEYS = (

@@ -14,8 +14,8 @@ from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.connectors.cards import CARD_SUFFIXES, card
 from sourcebus.connectors.credentials import Credentials
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.patterns import Selection
 from sourcebus.connectors.refs import is_ref
 from sourcebus.connectors.signing import check_token
 from sourcebus.connectors.webdav.listing import Listing

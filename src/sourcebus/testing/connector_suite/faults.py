@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import pytest
 
 from sourcebus.connectors import Connector
@@ -86,12 +89,9 @@ class FaultTests:
         for form, begin in source.throttles().items():
             begin()
             try:
-                for ask in (listing, lambda one: one.version(ref), lambda one: one.extract(ref)):
-                    with pytest.raises(ConnectorError) as refused:
-                        ask(connector)
-                    assert isinstance(refused.value, Throttled), f"{form}: {refused.value!r}"
-                    wait_ms = refused.value.retry_after_ms
-                    assert wait_ms is None or 0 <= wait_ms <= LONGEST_WAIT_MS, form
+                for refused in _refusals(connector, ref):
+                    assert isinstance(refused, Throttled), f"{form}: {refused!r}"
+                    assert refused.retry_after_ms is None or 0 <= refused.retry_after_ms <= LONGEST_WAIT_MS, form
             finally:
                 source.mend()
             assert connector.version(ref) == before, form
@@ -105,10 +105,8 @@ class FaultTests:
         before = dict(index.versions)
         source.revoke()
         try:
-            for ask in (listing, lambda one: one.version(ref), lambda one: one.extract(ref)):
-                with pytest.raises(ConnectorError) as refused:
-                    ask(connector)
-                assert isinstance(refused.value, NeedsAuth), f"a person has to act: {refused.value!r}"
+            for refused in _refusals(connector, ref):
+                assert isinstance(refused, NeedsAuth), f"a person has to act: {refused!r}"
         finally:
             source.mend()
         index.scan(anew=True)
@@ -159,6 +157,14 @@ class FaultTests:
         index.cursors[""] = source.expire_cursor(index.cursors[""])
         index.scan()
         assert set(index.texts) == {kept, new}
+
+
+def _refusals(connector: Connector, ref: str) -> Iterator[ConnectorError]:
+    """What a listing, a question for the version and a reading say, none of which may succeed."""
+    for ask in (partial(listing, connector), partial(connector.version, ref), partial(connector.extract, ref)):
+        with pytest.raises(ConnectorError) as refused:
+            ask()
+        yield refused.value
 
 
 def _listed_again(connector: Connector) -> dict[str, Change]:
