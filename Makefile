@@ -46,7 +46,7 @@ soak: $(VENV)/.installed-dev ## the tests that take longer; new simulated worlds
 	@SOAK_MINUTES='$(SOAK_MINUTES)' $(PY) -m pytest -m soak $(ARGS)
 
 suite-tables: $(VENV)/.installed-dev ## run the connector suite and write its results into docs/connectors
-	@$(PY) -m pytest -p sourcebus.testing.tables --suite-tables docs/connectors tests/connectors -k Test -q $(ARGS)
+	@$(PY) -m pytest -p sourcebus.testing.tables --suite-tables docs/connectors tests/connectors -q $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 	@$(VENV)/bin/ruff check .

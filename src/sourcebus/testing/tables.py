@@ -1,7 +1,7 @@
 """A pytest plugin: what the connector suite said of each connector, as a table in the connector's page.
 
 ``pytest -p sourcebus.testing.tables --suite-tables docs/connectors`` writes it between the two markers in ``NAME.md``, or at
-the page's end where there are none. A page is left as it is if a test failed, or if only some of the suite's tests were run.
+the page's end where there are none. Only the suite's tests are run. A page is left as it is if one failed or was not run.
 """
 
 from __future__ import annotations
@@ -91,11 +91,17 @@ class Tables:
         self._folder = folder
         self._columns: dict[type[ConnectorSuite], Column] = {}
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        others = [item for item in items if _suite_of(item) is None]
+        items[:] = [item for item in items if _suite_of(item) is not None]
+        config.hook.pytest_deselected(items=others)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        suite: object = getattr(item, "cls", None)
-        if isinstance(suite, type) and issubclass(suite, ConnectorSuite) and isinstance(item, pytest.Function):
+        suite = _suite_of(item)
+        if suite is not None and isinstance(item, pytest.Function):
             self._note(suite, item, report)
         return report
 
@@ -116,6 +122,11 @@ class Tables:
         for page, columns in by_page.items():
             if page.is_file():
                 terminalreporter.write_line(f"{page}: {_write(page, columns)}")
+
+
+def _suite_of(item: pytest.Item) -> type[ConnectorSuite] | None:
+    owner: object = getattr(item, "cls", None)
+    return owner if isinstance(owner, type) and issubclass(owner, ConnectorSuite) else None
 
 
 def _write(page: Path, columns: Sequence[Column]) -> str:
