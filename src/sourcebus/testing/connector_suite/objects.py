@@ -201,17 +201,17 @@ class ObjectTests:
         index.scan(anew=True)
         assert set(index.texts) == {again, other}
 
-    @pytest.mark.parametrize("scope", STRANGE_SCOPES, ids=ascii)
-    def test_a_scope_that_is_not_there_deletes_nothing(self, source: SourceUnderTest, connector: Connector, scope: str) -> None:
+    def test_a_scope_that_is_not_there_deletes_nothing(self, source: SourceUnderTest, connector: Connector) -> None:
         """A delivery may name any scope: an old one, another source's."""
         index = Index(connector)
         ref = source.write("doc", "text")
         index.scan()
-        try:
-            index.scan(scope)
-        except SourcebusError:
-            pass  # an answer too, as long as nothing follows from it
-        assert set(index.texts) == {ref}
+        for scope in STRANGE_SCOPES:
+            try:
+                index.scan(scope)
+            except SourcebusError:
+                pass  # an answer too, as long as nothing follows from it
+            assert set(index.texts) == {ref}, ascii(scope)
 
     # settings
 
