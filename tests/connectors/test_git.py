@@ -41,6 +41,7 @@ class Project(SourceUnderTest):
         self.server, self.place, self.door = server, place, door
         self.name = f"suite{next(numbers)}"
         self.repository = server.create(self.name)
+        self.heads: dict[str, str] = {}
         self.listening = False
 
     def connect(self) -> Connector:
@@ -52,8 +53,8 @@ class Project(SourceUnderTest):
 
     def commit(self, files: dict[str, bytes | None], *, branch: str = "main", orphan: bool = False) -> None:
         """As a push would: the hook of the repository is told."""
-        before = self.repository.head(branch) or NOTHING
-        after = self.repository.commit(files, branch=branch, orphan=orphan)
+        before = self.heads.get(branch, NOTHING)
+        after = self.heads[branch] = self.repository.commit(files, branch=branch, orphan=orphan)
         if self.listening:
             told = f"{before} {after} refs/heads/{branch}\n".encode()
             hook = self.repository.place / "hooks" / "post-receive"
