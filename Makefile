@@ -30,7 +30,7 @@ else
 watched = --watch "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" --exclude site-packages --watch docs
 endif
 
-.PHONY: help run setup test soak lint bench bench-bus bench-intake lock build clean
+.PHONY: help run setup test soak suite-tables lint bench bench-bus bench-intake lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: $(VENV)/.installed-dev ## run the tests (ARGS="-k words" narrows them)
 
 soak: $(VENV)/.installed-dev ## the tests that take longer; new simulated worlds for SOAK_MINUTES (10, or hours)
 	@SOAK_MINUTES='$(SOAK_MINUTES)' $(PY) -m pytest -m soak $(ARGS)
+
+suite-tables: $(VENV)/.installed-dev ## run the connector suite and write its results into docs/connectors
+	@$(PY) -m pytest -p sourcebus.testing.tables --suite-tables docs/connectors tests/connectors -q $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and the floors between the rooms
 	@$(VENV)/bin/ruff check .

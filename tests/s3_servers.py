@@ -150,8 +150,7 @@ class Line:
     """A TCP connection to a server, forwarded. While it is `cut`, nobody gets through: an outage of the whole source."""
 
     def __init__(self, server_url: str) -> None:
-        target = httpx.URL(server_url)
-        self._target = (target.host, target.port or 80)
+        self._own = self._target = _address(server_url)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._lock = threading.Lock()
@@ -165,7 +164,17 @@ class Line:
             for one in self._open:
                 _shut(one)
 
+    def lead_to(self, url: str) -> None:
+        """Connect to another server, that answers instead."""
+        self.cut()
+        with self._lock:
+            self._cut, self._target = False, _address(url)
+
     def mend(self) -> None:
+        with self._lock:
+            led_away, self._target = self._target != self._own, self._own
+        if led_away:
+            self.cut()
         with self._lock:
             self._cut = False
 
@@ -207,6 +216,11 @@ class Line:
         if last:
             one.close()
             other.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    target = httpx.URL(url)
+    return target.host, target.port or 80
 
 
 def _shut(one: socket.socket) -> None:

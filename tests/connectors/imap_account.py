@@ -11,7 +11,7 @@ from typing import Any
 from sourcebus.connectors.imap import ImapConnector
 from sourcebus.connectors.imap.names import MessageName, parse_ref
 from sourcebus.model import Change, ChangeKind, Cursor
-from sourcebus.testing import SourceUnderTest
+from sourcebus.testing import SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import Pass
 from sourcebus.testing.dovecot import PASSWORD, Dovecot
 
@@ -65,6 +65,15 @@ class Account(SourceUnderTest):
         with self.client() as client:
             client.select_folder(name_of(ref).mailbox)
             client.move([name_of(ref).uid], mailbox)
+
+    def rename(self, ref: str, name: str) -> str:
+        not_applicable("a message has no name")
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("permissions are of a whole mailbox")
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        not_applicable("a mailbox that begins anew (UIDVALIDITY) has new messages")
 
     def break_off(self) -> None:
         self.server.cut()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from sourcebus.errors import (
     Throttled,
 )
 from sourcebus.model import MAX_REF_BYTES
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.testing import ConnectorSuite, SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import listing
 from sourcebus.testing.providers.feed import FeedSite
 from sourcebus.testing.providers.server import Answer, ProviderServer
@@ -46,6 +47,23 @@ class Blog(SourceUnderTest):
 
     def break_off(self) -> None:
         self.site.refuse(OUTAGE, times=100)
+
+    def rename(self, ref: str, name: str) -> str:
+        self.site.items[ref] = replace(self.site.items[ref], title=name)
+        return ref
+
+    def break_half_way(self) -> None:
+        not_applicable("a feed is one document")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        forms = {"429": Answer(429, headers={"Retry-After": "3"}), "503": Answer(503, headers={"Retry-After": "3"})}
+        return {form: lambda answer=answer: self.site.refuse(answer, times=100) for form, answer in forms.items()}
+
+    def revoke(self) -> None:
+        self.site.refuse(Answer(401), times=100)
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("who may read a feed may read all of it")
 
     def mend(self) -> None:
         self.site.accept_again()

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from sourcebus.connectors.filesystem import FilesystemConnector
 from sourcebus.connectors.filesystem.inotify import Event, Mask
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.filesystem.watching import STORM_STEP_S, WRITING_S, Batch
+from sourcebus.connectors.patterns import Selection
 from sourcebus.model import Change, ChangeKind
 from sourcebus.testing.connector_suite import PATIENCE_S, watching
 

@@ -88,6 +88,10 @@ class Folder(SourceUnderTest):
     def delete(self, ref: str) -> None:
         (self.folder / ref).unlink()
 
+    def rename(self, ref: str, name: str) -> str:
+        (self.folder / ref).rename(self.folder / f"{name}.txt")
+        return f"{name}.txt"
+
     def break_off(self) -> None:
         self.folder.rename(self.folder.with_name("away"))
 
@@ -124,6 +128,10 @@ class Memory(SourceUnderTest):
 
     def delete(self, ref: str) -> None:
         self.fs.rm(f"{self.root}/{ref}")
+
+    def rename(self, ref: str, name: str) -> str:
+        self.fs.mv(f"{self.root}/{ref}", f"{self.root}/{name}.txt")
+        return f"{name}.txt"
 
 
 class TestFtp(ConnectorSuite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -19,13 +20,16 @@ from sourcebus.errors import (
     ObjectUnreadable,
     SourceUnavailable,
 )
-from sourcebus.model import Change, ChangeKind, Cursor
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.model import Change, ChangeKind, Cursor, Delivery
+from sourcebus.testing import ConnectorSuite, Hook, SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import listing
-from sourcebus.testing.git_server import GitServer, Repository, WorkingCopy
+from sourcebus.testing.git_server import ENVIRONMENT, GitServer, Repository, WorkingCopy
 
 pytestmark = pytest.mark.usefixtures("git_server")
 fixtures = (git_open, git_server, repository)
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "git-post-receive" / "post-receive"
+NOTHING = "0" * 40
 
 numbers = count()
 
@@ -37,19 +41,64 @@ class Project(SourceUnderTest):
         self.server, self.place, self.door = server, place, door
         self.name = f"suite{next(numbers)}"
         self.repository = server.create(self.name)
+        self.heads: dict[str, str] = {}
+        self.listening = False
 
     def connect(self) -> Connector:
         url = f"{self.server.url}/{self.door}/{self.name}.git"
         return GitConnector.create(
-            {"url": url, "cache_dir": str(self.place)}, f'{{"user": "reader", "token": "{self.server.password}"}}'
+            {"url": url, "cache_dir": str(self.place)},
+            f'{{"user": "reader", "token": "{self.server.password}", "webhook": "{self.server.password}"}}',
         )
 
+    def commit(self, files: dict[str, bytes | None], *, branch: str = "main", orphan: bool = False) -> None:
+        """As a push would: the hook of the repository is told."""
+        before = self.heads.get(branch, NOTHING)
+        after = self.heads[branch] = self.repository.commit(files, branch=branch, orphan=orphan)
+        if self.listening:
+            told = f"{before} {after} refs/heads/{branch}\n".encode()
+            hook = self.repository.place / "hooks" / "post-receive"
+            subprocess.run([hook], input=told, cwd=self.repository.place, env=ENVIRONMENT, check=True, capture_output=True)
+
     def write(self, name: str, text: str) -> str:
-        self.repository.commit({f"{name}.txt": text.encode()})
+        self.commit({f"{name}.txt": text.encode()})
         return f"{name}.txt"
 
     def delete(self, ref: str) -> None:
-        self.repository.commit({ref: None})
+        self.commit({ref: None})
+
+    def rename(self, ref: str, name: str) -> str:
+        self.commit({ref: None, f"{name}.txt": self.repository.git("show", f"main:{ref}").encode()})
+        return f"{name}.txt"
+
+    def break_half_way(self) -> None:
+        not_applicable("a fetch brings everything or nothing")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        not_applicable("this git server throttles nobody; tested with answers of its own")
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("permissions are of a whole repository")
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        """The branch is rewritten, its old commits collected, and the mirror of this machine lost."""
+        files = {name: self.repository.git("show", f"main:{name}").encode() for name in self.names()}
+        self.commit({**files}, orphan=True)
+        self.repository.git("reflog", "expire", "--expire=now", "--all")
+        self.repository.git("gc", "--quiet", "--prune=now")
+        return f"{'a' * 40}{(cursor or '')[40:]}"
+
+    def names(self) -> list[str]:
+        return self.repository.git("ls-tree", "-r", "--name-only", "main").split()
+
+    def listen(self, hook: Hook) -> None:
+        self.repository.install_hook(SCRIPT, hook.address, self.server.password)
+        self.listening = True
+
+    def of_others(self, hook: Hook) -> Sequence[Delivery]:
+        """A push to another branch."""
+        self.commit({"doc.txt": b"text"}, branch="topic")
+        return hook.ignored
 
     def break_off(self) -> None:
         self.server.stop()

@@ -5,23 +5,19 @@ from __future__ import annotations
 
 import json
 import random
-import time
-from collections.abc import Generator
-from contextlib import closing, contextmanager
-from queue import SimpleQueue
+from contextlib import closing
 
 import pytest
 
-from sourcebus.connectors import Connector, Hears
+from sourcebus.connectors import Connector
 from sourcebus.connectors.github import GithubConnector
 from sourcebus.connectors.slack import SlackConnector
-from sourcebus.errors import CursorExpired
-from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Cursor, Delivery
+from sourcebus.model import WHOLE_SOURCE
+from sourcebus.testing.connector_suite import Hook, Index
 from sourcebus.testing.providers.courier import Faults
 from sourcebus.testing.providers.github import TOKEN as GITHUB_TOKEN
 from sourcebus.testing.providers.github import GithubServer
 from sourcebus.testing.providers.github_repository import SimulatedRepository
-from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 from sourcebus.testing.providers.slack import SIGNING_SECRET, SlackServer
 from sourcebus.testing.providers.slack import TOKEN as SLACK_TOKEN
 
@@ -29,63 +25,13 @@ SEEDS = range(3)
 STEPS = 60
 
 
-class Index:
-    """What a consumer makes of changes: the version of each object, by asking the connector."""
-
-    def __init__(self, connector: Connector) -> None:
-        self.connector = connector
-        self.versions: dict[str, str] = {}
-        self.cursors: dict[str, str | None] = {}
-
-    def take(self, change: Change) -> None:
-        if change.change_kind is ChangeKind.SCAN:
-            self.scan(change.object_ref)
-        else:
-            self.look(change.object_ref)
-
-    def look(self, ref: str) -> None:
-        version = self.connector.version(ref)
-        if version is None:
-            self.versions.pop(ref, None)
-        else:
-            self.versions[ref] = version
-
-    def scan(self, scope: str = WHOLE_SOURCE, *, anew: bool = False) -> None:
-        listed: set[str] = set()
-        complete = False
-        try:
-            for item in self.connector.changes(None if anew else self.cursors.get(scope), scope):
-                if isinstance(item, Cursor):
-                    self.cursors[scope], complete = item.value, item.complete
-                else:
-                    listed.add(item.object_ref)
-                    self.look(item.object_ref)
-        except CursorExpired:
-            self.scan(scope, anew=True)
-        for ref in [ref for ref in self.versions if complete and ref.startswith(scope) and ref not in listed]:
-            self.look(ref)
-
-
-@contextmanager
-def hearing(connector: Connector) -> Generator[tuple[str, SimpleQueue[Change]]]:
-    """An address whose deliveries `connector` parses, and the changes that they told."""
-    told: SimpleQueue[Change] = SimpleQueue()
-    assert isinstance(connector, Hears)
-
-    def take(asked: Asked) -> Answer:
-        said = connector.parse_webhook(Delivery("POST", asked.headers, asked.body, round(time.time() * 1000)), ())
-        for change in said.changes:
-            told.put(change)
-        return Answer(said.reply.status, said.reply.body) if said.reply else Answer(202)
-
-    with ProviderServer() as server:
-        server.on("POST", "/hook", take)
-        yield f"{server.url}/hook", told
-
-
-def drain(told: SimpleQueue[Change], index: Index) -> None:
-    while not told.empty():
-        index.take(told.get())
+def drain(hook: Hook, index: Index) -> None:
+    """Follow what has arrived, in the order in which it came."""
+    with hook.lock:
+        arrived = [*hook.deliveries]
+        hook.clear()
+    for delivery in arrived:
+        index.take(hook.hear(delivery).changes)
 
 
 def truth(connector: Connector) -> dict[str, str]:
@@ -139,16 +85,16 @@ def test_github_converges(seed: int) -> None:
         ):
             index = Index(connector)
             index.scan()
-            with hearing(connector) as (url, told):
-                github.add_hook("octo/docs", url, "s")
+            with Hook(connector) as hook:
+                github.add_hook("octo/docs", hook.address, "s")
                 for step in range(STEPS):
                     github_step(repo, chance)
                     if step % 10 == 9:
-                        drain(told, index)
+                        drain(hook, index)
                     if step == STEPS // 2:
                         index.scan()
                 github.courier.settle()
-                drain(told, index)
+                drain(hook, index)
             assert any(sent.lost for _event, _guid, sent in github.delivered)
             before = repo.git.files(json.loads(index.cursors[WHOLE_SOURCE] or "{}")["contents"]["head"])
             index.scan()
@@ -196,14 +142,14 @@ def test_slack_converges(seed: int) -> None:
         ):
             index = Index(connector)
             index.scan()
-            with hearing(connector) as (url, told):
-                slack.set_request_url(url)
+            with Hook(connector) as hook:
+                slack.set_request_url(hook.address)
                 for step in range(STEPS):
                     slack_step(slack, "C0ONE", chance)
                     if step % 10 == 9:
-                        drain(told, index)
+                        drain(hook, index)
                 slack.courier.settle()
-                drain(told, index)
+                drain(hook, index)
             index.scan()
             lasting = truth(judge)
             assert lasting.keys() <= index.versions.keys(), "a delta misses no thread that is there"

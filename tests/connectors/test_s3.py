@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.connectors.s3_source import QueuedBucket, ToldBucket, VersionedBucket, under_test
 from tests.s3_servers import LISTS_ONLY, SECRET, Line, S3Server, new_name
 
-from sourcebus.connectors import Connector, Costly, Hears, Watches, create
-from sourcebus.connectors.s3 import S3Connector, S3QueueConnector
+from sourcebus.connectors import Costly, Hears, Watches, create
+from sourcebus.connectors.s3 import S3Connector
 from sourcebus.connectors.s3.settings import Settings
 from sourcebus.errors import (
     CursorExpired,
@@ -33,44 +34,10 @@ STRANGE_KEYS = (
 )
 
 
-class BucketUnderTest(SourceUnderTest):
-    """A bucket of its own. Its outage is the line to the server, cut."""
-
-    def __init__(self, server: S3Server, settings: dict[str, Any]) -> None:
-        self.line, self.s3, self.bucket = Line(server.url), server.client(), new_name()
-        self.settings = settings
-        self.s3.create_bucket(Bucket=self.bucket)
-
-    def connect(self) -> Connector:
-        return create("s3", {"bucket": self.bucket, "endpoint_url": self.line.url, **self.settings}, SECRET)
-
-    def write(self, name: str, text: str) -> str:
-        self.s3.put_object(Bucket=self.bucket, Key=f"{name}.txt", Body=text.encode())
-        return f"{name}.txt"
-
-    def delete(self, ref: str) -> None:
-        self.s3.delete_object(Bucket=self.bucket, Key=ref)
-
-    def break_off(self) -> None:
-        self.line.cut()
-
-    def mend(self) -> None:
-        self.line.mend()
-
-    def close(self) -> None:
-        self.line.close()
-
-
-def under_test(server: S3Server, **settings: Any) -> Iterator[SourceUnderTest]:
-    source = BucketUnderTest(server, settings)
-    yield source
-    source.close()
-
-
 class TestOnSeaweedfs(ConnectorSuite):
     @pytest.fixture
     def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
-        yield from under_test(weed)
+        yield from under_test(ToldBucket, weed)
 
 
 class TestVersionedOnSeaweedfs(ConnectorSuite):
@@ -78,18 +45,9 @@ class TestVersionedOnSeaweedfs(ConnectorSuite):
 
     @pytest.fixture
     def source(self, weed: S3Server) -> Iterator[SourceUnderTest]:
-        for source in under_test(weed, versioned=True):
-            assert isinstance(source, BucketUnderTest)
+        for source in under_test(VersionedBucket, weed, versioned=True):
             source.s3.put_bucket_versioning(Bucket=source.bucket, VersioningConfiguration={"Status": "Enabled"})
             yield source
-
-
-class QueuedBucket(BucketUnderTest):
-    """`BucketUnderTest` with a queue that is asked in short turns, so that tests end soon."""
-
-    def connect(self) -> Connector:
-        config = {"bucket": self.bucket, "endpoint_url": self.line.url, **self.settings}
-        return S3QueueConnector(Settings.parse(config, SECRET), wait_s=0)
 
 
 class TestWithAQueue(WatchingConnectorSuite):

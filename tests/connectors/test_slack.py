@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import pytest
 
 from sourcebus.connectors import Connector
 from sourcebus.connectors.slack import SlackConnector
 from sourcebus.errors import CursorExpired, InvalidInput, NeedsAuth, ObjectGone, SourceUnavailable, Throttled
-from sourcebus.model import Change, Cursor
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.model import Change, Cursor, Delivery
+from sourcebus.testing import ConnectorSuite, Hook, SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import listing
 from sourcebus.testing.providers.server import Answer
-from sourcebus.testing.providers.slack import SIGNING_SECRET, TOKEN, SlackServer
+from sourcebus.testing.providers.slack import SIGNING_SECRET, TEAM, TOKEN, SlackServer
 
 SECRET = json.dumps({"token": TOKEN, "signing": SIGNING_SECRET})
 C1, C2, DAY_S = "C0ONE", "C0TWO", 86_400.0
@@ -66,7 +66,7 @@ class Messages(SourceUnderTest):
         self.times: dict[str, str] = {}
 
     def connect(self) -> SlackConnector:
-        return connected(self.slack)
+        return connected(self.slack, team=TEAM)
 
     def write(self, name: str, text: str) -> str:
         if name in self.times:
@@ -83,8 +83,48 @@ class Messages(SourceUnderTest):
     def break_off(self) -> None:
         self.slack.refuse(Answer(503, b"down"), times=1000)
 
+    def break_half_way(self) -> None:
+        """One page of the history is told, the next is not."""
+        self.slack.page_limit = 5
+        self.slack.refuse(Answer(503, b"down"), times=1000, path=".*/conversations.history", after=1)
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        forms = {
+            "429": self.slack.limited(),
+            "429 without a time": Answer(429, {"ok": False, "error": "ratelimited"}),
+            "200 ratelimited": self.slack.limited(status=200),
+            "200 rate_limited": self.slack.failing("rate_limited"),
+        }
+        return {form: lambda answer=answer: self.slack.refuse(answer, times=1000) for form, answer in forms.items()}
+
+    def revoke(self) -> None:
+        self.slack.tokens.clear()
+
     def mend(self) -> None:
         self.slack.accept_again()
+        self.slack.page_limit, self.slack.tokens = 999, {TOKEN}
+
+    def rename(self, ref: str, name: str) -> str:
+        not_applicable("a message has no name")
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("the bot sees a channel or does not")
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        not_applicable("a cursor is a time: Slack remembers nothing that it could forget")
+
+    def listen(self, hook: Hook) -> None:
+        assert self.slack.set_request_url(hook.address).status_code == 200
+
+    def settle(self, hook: Hook) -> None:
+        self.slack.courier.settle()
+
+    def of_others(self, hook: Hook) -> Sequence[Delivery]:
+        """The same app in another workspace."""
+        event = {"type": "message", "channel": C1, "user": "U0", "text": "text", "ts": "1.000100"}
+        self.slack.announce(event, team_id="T0OTHER", authorizations=[{"team_id": "T0OTHER"}])
+        self.settle(hook)
+        return hook.ignored
 
 
 class Replies(Messages):

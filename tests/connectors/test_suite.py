@@ -30,6 +30,10 @@ class Folder(SourceUnderTest):
     def delete(self, ref: str) -> None:
         (self.root / ref).unlink()
 
+    def rename(self, ref: str, name: str) -> str:
+        (self.root / ref).rename(self.root / f"{name}.txt")
+        return f"{name}.txt"
+
     def break_off(self) -> None:
         self.root.rename(self.root.with_name("away"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import logging
 import socketserver
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,7 +17,7 @@ import httpx
 
 from sourcebus.connectors.webdav import WebdavConnector
 from sourcebus.model import WHOLE_SOURCE, ChangeKind, Cursor
-from sourcebus.testing import SourceUnderTest
+from sourcebus.testing import SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import Pass
 
 INSTALL = "pip install radicale wsgidav"
@@ -39,6 +40,8 @@ class WebServer:
 
     def __init__(self, app: App) -> None:
         self._app, self.port, self.requests = app, 0, list[str]()
+        self._refusal: tuple[str, list[tuple[str, str]]] | None = None
+        self._running = False
         self.start()
 
     @property
@@ -48,6 +51,10 @@ class WebServer:
     def start(self) -> None:
         def counted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             self.requests.append(environ["REQUEST_METHOD"])
+            if self._refusal is not None:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response(*self._refusal)
+                return []
             length = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))  # WsgiDAV reads on past the end
             return self._app(environ, start_response)
@@ -56,8 +63,20 @@ class WebServer:
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+        self._running = True
+
+    def refuse(self, status: str, headers: list[tuple[str, str]]) -> None:
+        """Answer everything with this instead."""
+        self._refusal = (status, headers)
+
+    def accept_again(self) -> None:
+        """After `refuse` or `stop`."""
+        self._refusal = None
+        if not self._running:
+            self.start()
 
     def stop(self) -> None:
+        self._running = False
         self._server.shutdown()
         self._thread.join(5)
         self._server.server_close()
@@ -80,7 +99,13 @@ def radicale(folder: Path) -> WebServer:
         privileged=True,
     )
     logging.getLogger("radicale").setLevel(logging.CRITICAL)
-    return WebServer(Application(configuration))
+    application: App = Application(configuration)
+
+    def decoded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["PATH_INFO"] = environ["PATH_INFO"].encode("latin-1").decode()  # as Radicale's own server hands it over
+        return application(environ, start_response)
+
+    return WebServer(decoded)
 
 
 def wsgidav(folder: Path, *, digest: bool = False) -> WebServer:
@@ -132,6 +157,25 @@ class Files(SourceUnderTest):
     def delete(self, ref: str) -> None:
         self.request("DELETE", ref)
 
+    def rename(self, ref: str, name: str) -> str:
+        new = name + ref[ref.rindex(".") :]
+        self.request("MOVE", ref, headers={"Destination": str(self._client.base_url.join(new))})
+        return new
+
+    def break_half_way(self) -> None:
+        not_applicable("a collection is told in one answer")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        headers = [("Retry-After", "7"), ("Content-Length", "0")]
+        forms = ("429 Too Many Requests", "503 Service Unavailable")
+        return {form: lambda form=form: self.server.refuse(form, headers) for form in forms}
+
+    def revoke(self) -> None:
+        self.server.refuse("401 Unauthorized", [("WWW-Authenticate", 'Basic realm="any"'), ("Content-Length", "0")])
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("this server gives permissions for whole collections")
+
     def close(self) -> None:
         self._client.close()
 
@@ -139,7 +183,7 @@ class Files(SourceUnderTest):
         self.server.stop()
 
     def mend(self) -> None:
-        self.server.start()
+        self.server.accept_again()
 
 
 EVENT = """BEGIN:VCALENDAR\r
@@ -170,6 +214,12 @@ class Calendar(Files):
 
     def write(self, name: str, text: str) -> str:
         return self.put(f"{name}.ics", EVENT.format(name=name, text=text).encode())
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        """Sync tokens that the server does not know, as after 30 days."""
+        said = json.loads(cursor or "{}")
+        said["tokens"] = dict.fromkeys(said["tokens"], f"http://radicale.org/ns/sync/{'0' * 64}")
+        return json.dumps(said)
 
 
 def walk(connector: WebdavConnector, cursor: str | None = None, scope: str = WHOLE_SOURCE) -> tuple[Pass, set[str]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import pytest
 from tests.connectors.github.simulated import Connect, connected
 
 from sourcebus.connectors import Connector
 from sourcebus.connectors.github import GithubConnector
 from sourcebus.errors import InvalidInput, NeedsAuth, ObjectGone, SubscriptionLost, Throttled
-from sourcebus.model import Change, Cursor
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.model import Change, Cursor, Delivery, Subscription
+from sourcebus.testing import ConnectorSuite, Hook, SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import listing
 from sourcebus.testing.providers.github import TOKEN, GithubServer
 from sourcebus.testing.providers.github_repository import SimulatedRepository
@@ -38,8 +40,64 @@ class Files(SourceUnderTest):
     def break_off(self) -> None:
         self.github.refuse(Answer(502, {"message": "Server Error"}), times=1000)
 
+    def rename(self, ref: str, name: str) -> str:
+        old, head = ref.removeprefix("contents/"), self.repo.git.branches["main"]
+        content = self.repo.git.blobs[self.repo.git.files(head)[old][1]]
+        self.repo.push({old: None, f"docs/{name}.md": content})
+        return f"contents/docs/{name}.md"
+
+    def break_half_way(self) -> None:
+        """Which commit the branch is at is told, its tree is not."""
+        self.github.refuse(Answer(502, {"message": "Server Error"}), times=1000, path=".*/git/trees/.*")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        forms = {
+            "primary limit, 403": self.github.primary_limit(),
+            "primary limit, 429": self.github.primary_limit(status=429),
+            "secondary limit, 403": self.github.secondary_limit(60),
+            "secondary limit, 429": self.github.secondary_limit(60, status=429),
+            "secondary limit without a time": self.github.secondary_limit(),
+        }
+        return {form: lambda answer=answer: self.github.refuse(answer, times=1000) for form, answer in forms.items()}
+
+    def revoke(self) -> None:
+        self.github.tokens.clear()
+
     def mend(self) -> None:
         self.github.accept_again()
+        self.github.tokens.add(TOKEN)
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("permissions are of a whole repository")
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        """The branch is rewritten, and the commit that the cursor names collected."""
+        git = self.repo.git
+        old = [*git.commits]
+        files = {path: git.blobs[blob] for path, (_mode, blob) in git.files(git.branches["main"]).items()}
+        self.repo.force_push(files)
+        for commit in old:
+            git.commits.pop(commit)
+        return cursor
+
+    def listen(self, hook: Hook) -> None:
+        hook.subscribe()
+
+    def settle(self, hook: Hook) -> None:
+        self.github.courier.settle()
+
+    def of_others(self, hook: Hook) -> Sequence[Delivery]:
+        """The hook of an organization tells of all its repositories."""
+        (secret,) = {one.secret for one in hook.subscriptions}
+        other = self.github.repository(f"{self.repo.full_name}-other")
+        self.github.add_hook(other.full_name, hook.address, str(secret))
+        other.push({"docs/other.md": "text"})
+        other.open("an issue")
+        self.settle(hook)
+        return hook.ignored
+
+    def endings(self) -> Mapping[str, Callable[[Subscription], None]]:
+        return {"removed": lambda subscription: self.github.delete_hook(int(subscription.id))}
 
 
 class Issues(Files):
@@ -57,6 +115,16 @@ class Issues(Files):
         return f"{self.kind}/{self.numbers[name]}"
 
     kind = "issues"
+
+    def rename(self, ref: str, name: str) -> str:
+        self.repo.edit(int(ref.split("/")[1]), title=name)
+        return ref
+
+    def break_half_way(self) -> None:
+        not_applicable("a dozen issues are one page")
+
+    def expire_cursor(self, cursor: str | None) -> str | None:
+        not_applicable("the cursor of issues is a time: GitHub remembers nothing that it could forget")
 
     def open(self, name: str, text: str) -> int:
         return self.repo.open(name, text)

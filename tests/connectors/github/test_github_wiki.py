@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from sourcebus.connectors import Connector
 from sourcebus.connectors.github import GithubConnector
 from sourcebus.errors import NeedsAuth, SourceUnavailable
 from sourcebus.model import ChangeKind
-from sourcebus.testing import ConnectorSuite, SourceUnderTest
+from sourcebus.testing import ConnectorSuite, Hook, SourceUnderTest, not_applicable
 from sourcebus.testing.connector_suite import listing
 from sourcebus.testing.providers.github import TOKEN, GithubServer
 from sourcebus.testing.providers.github_wiki import WikiServer
@@ -48,6 +48,24 @@ class WikiPages(SourceUnderTest):
 
     def break_off(self) -> None:
         self.wiki.refuse(Answer(502, b"bad gateway"), times=1000)
+
+    def rename(self, ref: str, name: str) -> str:
+        (text,) = (document.text for document in self.connect().extract(ref).documents)
+        self.wiki.write(self.name, {f"{ref.removeprefix('wiki/')}.md": None, f"{name}.md": text})
+        return f"wiki/{name}"
+
+    def break_half_way(self) -> None:
+        not_applicable("a fetch brings everything or nothing")
+
+    def throttles(self) -> Mapping[str, Callable[[], None]]:
+        limited = Answer(429, b"slow down", {"Retry-After": "7"})
+        return {"429": lambda: self.wiki.refuse(limited, times=1000)}
+
+    def forbid(self, ref: str) -> None:
+        not_applicable("permissions are of a whole repository")
+
+    def listen(self, hook: Hook) -> None:
+        not_applicable("GitHub announces no delete of a page; other tests hear the rest")
 
     def mend(self) -> None:
         self.wiki.accept_again()

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from sourcebus.connectors.base import refuse_unknown
+from sourcebus.connectors.config import number_at
 from sourcebus.connectors.credentials import Credentials
 from sourcebus.errors import InvalidInput
 
@@ -41,8 +42,8 @@ class FeedSettings:
         return cls(
             _address(config.get("url"), "config.url"),
             full_text,
-            int(_number(config, "max_bytes", 20_000_000)),
-            _number(config, "timeout_s", 30.0),
+            int(number_at(config, "max_bytes", default=20_000_000)),
+            number_at(config, "timeout_s", default=30.0),
             tuple(_address(one, "config.trusted_hubs") for one in cast("Sequence[Any]", hubs)),
         )
 
@@ -72,11 +73,4 @@ def _address(value: Any, where: str) -> str:
         raise InvalidInput(where, f"is {value!r}", "give one that begins with https://")
     if parts.username is not None or parts.password is not None:
         raise InvalidInput(where, "holds credentials", "put them into the secret: user and password, or token")
-    return value
-
-
-def _number(config: Mapping[str, Any], key: str, default: float) -> float:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < float("inf"):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", "give a number, at least 1")
     return value

@@ -5,6 +5,6 @@ The rooms inside: `patterns` (which files), `tree` (listing and reading without 
 """
 
 from sourcebus.connectors.filesystem.connector import FilesystemConnector
-from sourcebus.connectors.filesystem.patterns import DEFAULT_EXCLUDES
+from sourcebus.connectors.patterns import DEFAULT_EXCLUDES
 
 __all__ = ["DEFAULT_EXCLUDES", "FilesystemConnector"]

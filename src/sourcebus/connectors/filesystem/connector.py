@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
+from sourcebus.connectors.config import flag_at, number_at, patterns_at
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import DEFAULT_EXCLUDES, Selection
 from sourcebus.connectors.filesystem.tree import Tree
 from sourcebus.connectors.filesystem.watching import Watch
+from sourcebus.connectors.patterns import DEFAULT_EXCLUDES, Selection
 from sourcebus.errors import InvalidInput, ObjectGone, ObjectUnreadable
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Extraction, Quota
 
@@ -38,16 +38,16 @@ class FilesystemConnector(Connector):
         """See docs/connectors/filesystem.md for the settings. The root need not exist yet."""
         del secret  # a directory needs none
         refuse_unknown(config, SETTINGS)
-        exclude = _patterns(config, "exclude")
-        if _flag(config, "exclude_defaults", default=True):
+        exclude = patterns_at(config, "exclude")
+        if flag_at(config, "exclude_defaults", default=True):
             exclude = [*DEFAULT_EXCLUDES, *exclude]
-        selection = Selection(_patterns(config, "include"), exclude)
-        max_bytes = int(_number(config, "max_bytes", default=20_000_000, least=1))
-        tree = Tree(_root(config), selection, max_bytes, mounted=_flag(config, "mounted", default=False))
+        selection = Selection(patterns_at(config, "include"), exclude)
+        max_bytes = int(number_at(config, "max_bytes", default=20_000_000, least=1))
+        tree = Tree(_root(config), selection, max_bytes, mounted=flag_at(config, "mounted", default=False))
         watcher = config.get("watcher", "auto")
         if watcher not in WATCHERS:
             raise InvalidInput("config.watcher", f"is {watcher!r}", "use one of " + ", ".join(WATCHERS))
-        return cls(tree, watcher=watcher, rescan_s=_number(config, "rescan_s", default=30.0, least=0.05))
+        return cls(tree, watcher=watcher, rescan_s=number_at(config, "rescan_s", default=30.0, least=0.05))
 
     def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
         """List everything below `scope`; a file system keeps no record of changes, so `cursor` is not used."""
@@ -98,29 +98,3 @@ def _root(config: Mapping[str, Any]) -> str:
     if not root.startswith("/"):
         raise InvalidInput("config.root", f"{root!r} is relative", "give the full path: workers run in other directories")
     return root
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> list[str]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", 'give a list of patterns, such as ["*.md", "docs/**"]')
-    patterns = [*cast("Sequence[str]", value)]
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {patterns}", "correct the character range in [...]") from error
-    return patterns
-
-
-def _number(config: Mapping[str, Any], key: str, *, default: float, least: float) -> float:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least or value == float("inf"):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", f"give a number, at least {least:g}")
-    return value
-
-
-def _flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
-    value = config.get(key, default)
-    if not isinstance(value, bool):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", "give true or false")
-    return value

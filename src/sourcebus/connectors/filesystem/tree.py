@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import structlog
 
-from sourcebus.connectors.filesystem.patterns import Selection, parents
+from sourcebus.connectors.patterns import Selection, parents
 from sourcebus.errors import ConnectorError, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, Cursor
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import structlog
 
 from sourcebus.connectors.filesystem.inotify import Event, Inotify, LimitReached, Mask
-from sourcebus.connectors.filesystem.patterns import Selection, parents
 from sourcebus.connectors.filesystem.tree import Tree
+from sourcebus.connectors.patterns import Selection, parents
 from sourcebus.errors import ConnectorError
 from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import structlog
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
+from sourcebus.connectors.config import patterns_at
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.fsspec.settings import SETTINGS, options_of, url_of
 from sourcebus.connectors.fsspec.store import Entry, Store
 from sourcebus.connectors.fsspec.tokens import fingerprint_of, hash_of, unread_version, version_of
+from sourcebus.connectors.patterns import Selection
 from sourcebus.connectors.refs import is_ref
 from sourcebus.errors import InvalidInput, NeedsAuth, ObjectGone, ObjectUnreadable, SourceUnavailable
 from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor, Extraction, Quota
@@ -39,7 +39,7 @@ class FsspecConnector(Connector):
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
         """See docs/connectors/fsspec.md for the settings."""
         refuse_unknown(config, SETTINGS)
-        selection = Selection(_patterns(config, "include"), _patterns(config, "exclude"))
+        selection = Selection(patterns_at(config, "include"), patterns_at(config, "exclude"))
         version = config.get("version", "auto")
         if version not in ("auto", "content"):
             raise InvalidInput("config.version", f"is {version!r}", "use one of auto, content")
@@ -157,15 +157,3 @@ class FsspecConnector(Connector):
 
 def _is_too_long(entry: Entry, max_bytes: int) -> bool:
     return entry.size is not None and entry.size > max_bytes
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> list[str]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", 'give a list of patterns, such as ["*.md", "docs/**"]')
-    patterns = [*cast("Sequence[str]", value)]
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {patterns}", "correct the character range in [...]") from error
-    return patterns

@@ -11,7 +11,8 @@ from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.config import number_at, patterns_at
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 from sourcebus.settings import Settings
 
@@ -51,8 +52,8 @@ class GitSettings:
         """Raises `InvalidInput` naming the key and the fix."""
         refuse_unknown(config, KEYS)
         url, branch = _url(config), _branch(config)
-        include, exclude = _patterns(config, "include"), _patterns(config, "exclude")
-        max_bytes = int(_number(config, "max_bytes", default=20_000_000))
+        include, exclude = patterns_at(config, "include"), patterns_at(config, "exclude")
+        max_bytes = int(number_at(config, "max_bytes", default=20_000_000))
         marks = hashlib.sha256(repr((url, branch, sorted(include), sorted(exclude))).encode()).hexdigest()[:8]
         # The size limit is part of the name: a mirror made for a smaller one lacks what is larger.
         name = hashlib.sha256(repr((url, branch, max_bytes)).encode()).hexdigest()[:32]
@@ -61,8 +62,8 @@ class GitSettings:
             branch=branch,
             selection=Selection(include, exclude),
             max_bytes=max_bytes,
-            max_mirror_bytes=int(_number(config, "max_mirror_bytes", default=10_000_000_000)),
-            timeout_s=_number(config, "timeout_s", default=300.0),
+            max_mirror_bytes=int(number_at(config, "max_mirror_bytes", default=10_000_000_000)),
+            timeout_s=number_at(config, "timeout_s", default=300.0),
             mirror=_cache_dir(config) / name,
             marks=marks,
         )
@@ -109,25 +110,6 @@ def _branch(config: Mapping[str, Any]) -> str | None:
     if not isinstance(branch, str) or not branch or _NO_BRANCH.search(branch.removeprefix("refs/heads/") or "-"):
         raise InvalidInput("config.branch", f"is {branch!r}", "give a branch's name, such as main")
     return branch.removeprefix("refs/heads/")
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> list[str]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", 'give a list of patterns, such as ["*.md", "docs/**"]')
-    patterns = [*cast("Sequence[str]", value)]
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {patterns}", "correct the character range in [...]") from error
-    return patterns
-
-
-def _number(config: Mapping[str, Any], key: str, *, default: float) -> float:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < float("inf"):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", "give a number, at least 1")
-    return value
 
 
 def _cache_dir(config: Mapping[str, Any]) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.git.mirror import Entry
+from sourcebus.connectors.patterns import Selection
 from sourcebus.model import MAX_REF_BYTES
 
 

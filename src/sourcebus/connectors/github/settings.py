@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.config import patterns_at
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 from sourcebus.model import MAX_REF_BYTES
 
@@ -59,8 +60,8 @@ class Settings:
             repo=_name(config, "repo").removesuffix(".git"),
             kinds=_kinds(config),
             branch=_branch(config),
-            include=_patterns(config, "include"),
-            exclude=_patterns(config, "exclude"),
+            include=tuple(patterns_at(config, "include")),
+            exclude=tuple(patterns_at(config, "exclude")),
             max_bytes=_bytes(config),
             api=api,
             web=_url(config, "web", _web_of(api)),
@@ -98,18 +99,6 @@ def _branch(config: Mapping[str, Any]) -> str | None:
     if value.startswith("refs/"):
         raise InvalidInput("config.branch", f"is {value!r}", "leave out refs/heads/")
     return value
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", 'give a list of patterns, such as ["*.md", "docs/**"]')
-    patterns = tuple(cast("Sequence[str]", value))
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {list(patterns)}", "correct the character range in [...]") from error
-    return patterns
 
 
 def _bytes(config: Mapping[str, Any]) -> int:

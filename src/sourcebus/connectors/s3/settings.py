@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
+from sourcebus.connectors.config import flag_at, patterns_at, texts_at
 from sourcebus.connectors.credentials import Credentials
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 
 KEYS = (
@@ -64,11 +65,11 @@ class Settings:
             prefix=_text(config, "prefix"),
             endpoint_url=endpoint,
             region=region or (DEFAULT_REGION if endpoint else None),
-            path_style=_flag(config, "path_style", default=endpoint is not None),
+            path_style=flag_at(config, "path_style", default=endpoint is not None),
             access=_access(config, secrets),
-            selection=Selection(_patterns(config, "include"), _patterns(config, "exclude")),
+            selection=Selection(patterns_at(config, "include"), patterns_at(config, "exclude")),
             max_bytes=_max_bytes(config),
-            versioned=_flag(config, "versioned", default=False),
+            versioned=flag_at(config, "versioned", default=False),
             token_header=(_text(config, "token_header") or "authorization").lower(),
             sns_topics=_topics(config),
             sns_endpoint_url=_url(config, "sns_endpoint_url"),
@@ -113,20 +114,11 @@ def _access(config: Mapping[str, Any], secrets: Credentials) -> Access:
 
 
 def _topics(config: Mapping[str, Any]) -> tuple[str, ...]:
-    topics = _texts(config, "sns_topics", 'give a list of ARNs, such as ["arn:aws:sns:eu-west-1:123456789012:changes"]')
+    topics = texts_at(config, "sns_topics", 'give a list of ARNs, such as ["arn:aws:sns:eu-west-1:123456789012:changes"]')
     for arn in topics:
         if not _TOPIC.fullmatch(arn):
             raise InvalidInput("config.sns_topics", f"{arn!r} is no topic's ARN", "copy it from the SNS console")
     return tuple(topics)
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> Sequence[str]:
-    patterns = _texts(config, key, 'give a list of patterns, such as ["*.md", "docs/**"]')
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {patterns}", "correct the character range in [...]") from error
-    return patterns
 
 
 def _url(config: Mapping[str, Any], key: str) -> str | None:
@@ -158,18 +150,4 @@ def _text(config: Mapping[str, Any], key: str) -> str:
     value = config.get(key, "")
     if not isinstance(value, str) or "\0" in value:
         raise InvalidInput(f"config.{key}", f"is {value!r}", "give a text")
-    return value
-
-
-def _texts(config: Mapping[str, Any], key: str, fix: str) -> list[str]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", fix)
-    return [*cast("Sequence[str]", value)]
-
-
-def _flag(config: Mapping[str, Any], key: str, *, default: bool) -> bool:
-    value = config.get(key, default)
-    if not isinstance(value, bool):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", "give true or false")
     return value

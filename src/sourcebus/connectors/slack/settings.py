@@ -11,6 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from sourcebus.connectors.base import refuse_unknown
+from sourcebus.connectors.config import flag_at
 from sourcebus.errors import InvalidInput
 
 _KEYS = ("channels", "team", "app", "bot_messages", "history_days", "lookback_days", "api")
@@ -45,7 +46,7 @@ class Settings:
             channels=_channels(config),
             team=_id(config, "team", "T"),
             app=_id(config, "app", "A"),
-            bot_messages=_flag(config, "bot_messages"),
+            bot_messages=flag_at(config, "bot_messages", default=False),
             history_days=_days(config, "history_days", None),
             lookback_days=_days(config, "lookback_days", 3.0) or 0.0,
             api=_url(config),
@@ -69,13 +70,6 @@ def _id(config: Mapping[str, Any], key: str, letter: str) -> str | None:
     value = config.get(key)
     if value is not None and not (isinstance(value, str) and re.fullmatch(rf"{letter}[A-Z0-9]{{2,20}}", value)):
         raise InvalidInput(f"config.{key}", f"is {value!r}", f"give the id, which begins with {letter}")
-    return value
-
-
-def _flag(config: Mapping[str, Any], key: str) -> bool:
-    value = config.get(key, False)
-    if not isinstance(value, bool):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", "give true or false")
     return value
 
 

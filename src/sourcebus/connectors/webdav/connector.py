@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
@@ -12,10 +11,11 @@ import httpx
 
 from sourcebus.connectors.base import Connector, Recommended, refuse_unknown
 from sourcebus.connectors.cards import CARD_SUFFIXES, card
+from sourcebus.connectors.config import patterns_at
 from sourcebus.connectors.credentials import Credentials
 from sourcebus.connectors.documents import document
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.patterns import Selection
 from sourcebus.connectors.refs import is_ref
 from sourcebus.connectors.signing import check_token
 from sourcebus.connectors.webdav.listing import Listing
@@ -76,7 +76,7 @@ class WebdavConnector(Connector):
         refuse_unknown(config, SETTINGS)
         url, secrets = _url(config), Credentials.parse(secret, SECRETS)
         headers, auth = _auth(config, secrets)
-        selection = Selection(_patterns(config, "include"), _patterns(config, "exclude"))
+        selection = Selection(patterns_at(config, "include"), patterns_at(config, "exclude"))
         return cls(
             Api(url, headers=headers, auth=auth, max_bytes=MAX_ANSWER_BYTES),
             Paths(url),
@@ -275,15 +275,3 @@ def _choice(config: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise InvalidInput(f"config.{key}", f"is {value!r}", "use one of " + ", ".join(choices))
     return value
-
-
-def _patterns(config: Mapping[str, Any], key: str) -> list[str]:
-    value = config.get(key, [])
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in cast("list[Any]", value)):
-        raise InvalidInput(f"config.{key}", f"is {value!r}", 'give a list of patterns, such as ["*.md", "docs/**"]')
-    patterns = [*cast("Sequence[str]", value)]
-    try:
-        Selection(patterns, patterns)
-    except re.error as error:
-        raise InvalidInput(f"config.{key}", f"{error} in {patterns}", "correct the character range in [...]") from error
-    return patterns

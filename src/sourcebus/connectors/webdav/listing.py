@@ -15,8 +15,8 @@ from typing import Any, cast
 import httpx
 import structlog
 
-from sourcebus.connectors.filesystem.patterns import Selection
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.patterns import Selection
 from sourcebus.connectors.refs import is_ref, parent_of
 from sourcebus.connectors.webdav.members import Member
 from sourcebus.connectors.webdav.multistatus import (

@@ -71,10 +71,10 @@ class SlackServer(ProviderServer):
     # the workspace
 
     def reset(self) -> None:
-        """An empty workspace again, that refuses nothing and knows the token."""
+        """An empty workspace again, that refuses nothing, knows the token and sends no events."""
         with self.lock:
             self._channels.clear()
-            self.tokens, self.page_limit = {TOKEN}, 999
+            self.tokens, self.page_limit, self._request_url = {TOKEN}, 999, None
         self.accept_again()
 
     def channel(self, channel_id: str, *, private: bool = False) -> Channel:

@@ -10,7 +10,7 @@ import pytest
 
 from sourcebus.connectors.filesystem import DEFAULT_EXCLUDES, FilesystemConnector
 from sourcebus.connectors.filesystem.connector import SETTINGS, WATCHERS
-from sourcebus.connectors.filesystem.patterns import Selection
+from sourcebus.connectors.patterns import Selection
 from sourcebus.errors import InvalidInput
 from sourcebus.model import Change
 

@@ -1,104 +1,23 @@
-"""The suite that every connector must pass, built in or a stranger's.
-
-Subclass `ConnectorSuite` in a test module and give it a fixture `source`::
-
-    class TestMyConnector(ConnectorSuite):
-        @pytest.fixture
-        def source(self) -> SourceUnderTest:
-            return MySource()
-
-Each test says in its docstring which promise of `sourcebus.connectors.Connector` it checks, and what goes wrong without it.
-"""
+"""Objects of a source that works: listed, versioned, read, renamed, deleted and written again."""
 
 from __future__ import annotations
 
-import abc
-import queue
-import threading
-from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
-from sourcebus.connectors import Connector, Watches
-from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone, ObjectUnreadable
-from sourcebus.model import MAX_REF_BYTES, WHOLE_SOURCE, Change, ChangeKind, Cursor
-
-PATIENCE_S = 10.0
-"""How long a watch may take before a test calls it silent. A working one needs milliseconds."""
+from sourcebus.connectors import Connector
+from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone, ObjectUnreadable, SourcebusError
+from sourcebus.model import WHOLE_SOURCE
+from sourcebus.testing.connector_suite.listing import Index, listing
+from sourcebus.testing.connector_suite.source import SourceUnderTest
 
 STRANGE_REFS = ("no-such-object", "../../etc/passwd", "a\nb", "a\x1fb", "\N{PILE OF POO}", "x" * 255, "/", ".", "%00", "\udcff")
+STRANGE_SCOPES = ("no-such-scope/", "../", "%00/", "\N{SNOWMAN}/")
 
 
-class SourceUnderTest(abc.ABC):
-    """An outside system in a known state, empty at first, that the suite may change. Real, or as near as a test can have it."""
-
-    window = False
-    """True: the source only ever shows its newest objects (a feed), so that what it does not show may be there all the same.
-    Its listings are then never complete, and of an object that it never showed nothing can be said."""
-
-    @abc.abstractmethod
-    def connect(self) -> Connector:
-        """A new connector to this source."""
-
-    @abc.abstractmethod
-    def write(self, name: str, text: str) -> str:
-        """Create or replace the object of that name (letters and digits) and return its `object_ref`."""
-
-    @abc.abstractmethod
-    def delete(self, ref: str) -> None:
-        """Remove the object."""
-
-    def break_off(self) -> None:
-        """Make the whole source unavailable, as an outage would; `mend` undoes it. Left out: these tests are skipped."""
-        pytest.skip("this source defines no break_off(): an outage cannot be shown")
-
-    def mend(self) -> None:  # noqa: B027 - belongs to break_off(), which may be left out
-        """End the outage; all objects are as before."""
-
-
-@dataclass
-class Pass:
-    """What one listing said: the objects that are there, those it called deleted, the last cursor, and if it was complete."""
-
-    found: dict[str, Change] = field(default_factory=dict[str, Change])
-    deleted: set[str] = field(default_factory=set[str])
-    cursor: str | None = None
-    complete: bool = False
-
-
-def listing(connector: Connector, cursor: str | None = None, scope: str = WHOLE_SOURCE) -> Pass:
-    """One pass of `changes`, checked for what holds of every listing."""
-    result, ended = Pass(), False
-    for item in connector.changes(cursor, scope):
-        if isinstance(item, Cursor):
-            result.cursor, result.complete, ended = item.value, result.complete or item.complete, True
-            continue
-        ended = False
-        ref = item.object_ref
-        assert isinstance(ref, str), f"{ref!r} is no text"
-        assert ref or item.change_kind is ChangeKind.SCAN, "an object needs a name"
-        assert len(ref.encode("utf-8", "surrogatepass")) <= MAX_REF_BYTES, f"{ref[:80]!r}… is too long"
-        if item.change_kind is ChangeKind.DELETED:
-            result.deleted.add(ref)
-            result.found.pop(ref, None)
-        else:
-            result.deleted.discard(ref)
-            result.found[ref] = item
-    assert ended, "a listing ends with a Cursor"
-    return result
-
-
-class ConnectorSuite:
-    """The tests. A fixture `source` of the subclass gives the `SourceUnderTest`."""
-
-    @pytest.fixture
-    def connector(self, source: SourceUnderTest) -> Generator[Connector]:
-        connector = source.connect()
-        yield connector
-        connector.close()
+class ObjectTests:
+    """What is listed, which version it has, and what is read."""
 
     # listing
 
@@ -246,26 +165,53 @@ class ConnectorSuite:
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(read, range(64)))
 
-    # outages
+    # names
 
-    def test_an_outage_is_not_an_empty_source(self, source: SourceUnderTest, connector: Connector) -> None:
-        """An unreachable source that passes for an empty one deletes the whole index."""
+    def test_a_name_may_be_of_any_alphabet(self, source: SourceUnderTest, connector: Connector) -> None:
+        """A reference that comes back otherwise than it was listed is an object that is never found."""
+        index = Index(connector)
+        for name in ("größe", "中文", "имя", "عنوان"):
+            ref = source.write(name, f"text of {name}")
+            index.scan(anew=True)
+            assert f"text of {name}" in index.texts[ref]
+            source.delete(ref)
+            assert connector.version(ref) is None
+
+    def test_a_rename_loses_nothing_and_leaves_nothing(self, source: SourceUnderTest, connector: Connector) -> None:
+        """Where the reference stays, nothing is gone; where it changes, the old one is, and the new one is there."""
+        index = Index(connector)
+        old, other = source.write("old", "a text"), source.write("other", "another")
+        index.scan()
+        new = source.rename(old, "new")
+        for anew in (False, True):
+            index.scan(anew=anew)
+            if anew or index.connector.version(old) is not None:
+                assert set(index.texts) == {new, other}
+            assert "a text" in index.texts[new]
+
+    def test_deleted_and_written_again_between_two_listings(self, source: SourceUnderTest, connector: Connector) -> None:
+        """A delta that remembers the delete alone would leave the index without the object."""
+        index = Index(connector)
+        ref, other = source.write("doc", "first"), source.write("other", "text")
+        index.scan()
+        source.delete(ref)
+        again = source.write("doc", "second")
+        index.scan()
+        assert "second" in index.texts[again]
+        index.scan(anew=True)
+        assert set(index.texts) == {again, other}
+
+    def test_a_scope_that_is_not_there_deletes_nothing(self, source: SourceUnderTest, connector: Connector) -> None:
+        """A delivery may name any scope: an old one, another source's."""
+        index = Index(connector)
         ref = source.write("doc", "text")
-        before = connector.version(ref)
-        source.break_off()
-        try:
-            with pytest.raises(ConnectorError):
-                listing(connector)
-            with pytest.raises(ConnectorError) as version:
-                connector.version(ref)
-            with pytest.raises(ConnectorError) as extract:
-                connector.extract(ref)
-            assert not isinstance(version.value, ObjectGone)
-            assert not isinstance(extract.value, ObjectGone)
-        finally:
-            source.mend()
-        assert connector.version(ref) == before
-        assert ref in listing(connector).found
+        index.scan()
+        for scope in STRANGE_SCOPES:
+            try:
+                index.scan(scope)
+            except SourcebusError:
+                pass  # an answer too, as long as nothing follows from it
+            assert set(index.texts) == {ref}, ascii(scope)
 
     # settings
 
@@ -289,61 +235,3 @@ class ConnectorSuite:
         connector = source.connect()
         connector.close()
         connector.close()
-
-    # watching
-
-    def test_a_connector_that_watches_is_held_to_the_watching_suite(self, connector: Connector) -> None:
-        assert not isinstance(connector, Watches) or isinstance(self, WatchingConnectorSuite)
-
-
-class WatchingConnectorSuite(ConnectorSuite):
-    """`ConnectorSuite`, and what a connector promises beyond it that pushes changes (`Watches`)."""
-
-    def test_a_watch_begins_with_a_scan(self, connector: Connector) -> None:
-        """What changed between the last listing and the beginning of the watch is in neither."""
-        with watching(connector) as batches:
-            assert any(change == Change(WHOLE_SOURCE, ChangeKind.SCAN) for change in batches.get(timeout=PATIENCE_S))
-
-    def test_a_watch_announces_every_change(self, source: SourceUnderTest, connector: Connector) -> None:
-        """By the object's own name, or by a scan of a scope that it lies in."""
-        old = source.write("old", "text")
-        with watching(connector) as batches:
-            batches.get(timeout=PATIENCE_S)
-            announced(connector, batches, source.write("new", "text"))
-            announced(connector, batches, source.write("old", "other text"))
-            source.delete(old)
-            announced(connector, batches, old)
-
-
-def announced(connector: Connector, batches: queue.Queue[Sequence[Change]], ref: str) -> None:
-    """Wait until a batch covers the object; fails after `PATIENCE_S` without one."""
-    while True:
-        try:
-            batch = batches.get(timeout=PATIENCE_S)
-        except queue.Empty:
-            pytest.fail(f"the watch says nothing of {ref!r}")
-        for change in batch:
-            scan = change.change_kind is ChangeKind.SCAN
-            if change.object_ref == ref or (scan and ref.startswith(connector.scope_prefix(change.object_ref))):
-                return
-
-
-@contextmanager
-def watching(connector: Connector, *, step_ms: int = 5) -> Generator[queue.Queue[Sequence[Change]]]:
-    """The batches of the connector's watch, while the block runs."""
-    assert isinstance(connector, Watches)
-    batches: queue.Queue[Sequence[Change]] = queue.Queue()
-    stop = threading.Event()
-
-    def run() -> None:
-        for batch in connector.watch(stop, step_ms=step_ms):
-            batches.put(batch)
-
-    thread = threading.Thread(target=run, name="watch", daemon=True)
-    thread.start()
-    try:
-        yield batches
-    finally:
-        stop.set()
-        thread.join(PATIENCE_S)
-    assert not thread.is_alive(), "a watch ends when it is told to"
