@@ -79,7 +79,8 @@ def read(redis: Redis, bus_name: str) -> Keyspace:
     space.dead = {name: _text(letter) for name, letter in hashes.get("dlk", {}).items()}
     space.buckets = {name: _unpack("B", packed) for name, packed in hashes.get("bkt", {}).items()}
     for number, packed in hashes.get("src", {}).items():
-        source = _unpack("S", packed) | _unpack("N", hashes["n"][number])
+        rest = _unpack("C", packed, layouts()["S"].size + layouts()["B"].size)
+        source = _unpack("S", packed) | _unpack("N", hashes["n"][number]) | rest
         space.sources[number] = source
         if not source["bucket"]:
             space.buckets[number] = _unpack("B", packed, layouts()["S"].size)
@@ -119,6 +120,11 @@ def check(space: Keyspace) -> None:
         assert source["dead"] == sum(name.startswith(f"{number}:") for name in space.dead), f"source {number}: dead leaks"
     for name in space.sets.get("x", {}):
         assert name in space.records, f"a lease without a record: {name}"
+    polled = {number for number, source in space.sources.items() if source["poll"]}
+    assert set(space.sets.get("pl", {})) == polled, "a source is polled that should not be, or the other way round"
+    for suffix in space.suffixes:
+        kept, _, number = suffix.partition(":")
+        assert kept not in ("cov", "late", "hd") or number in space.sources, f"{suffix} has outlived its source"
     for name in space.sets.get("d", {}):
         assert space.records.get(name, {}).get("state") == DELAYED, f"{name} would be woken and is not delayed"
     _check_buckets(space)

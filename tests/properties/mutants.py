@@ -201,7 +201,7 @@ MUTANTS = (
         "a solo object joins those taken before it",
         Core,
         "claim",
-        "if flags == SOLO and taken + got > 0 then",
+        "if flags % BEGUN == SOLO and taken + got > 0 then",
         "if false then",
     ),
     Mutant(
@@ -253,6 +253,49 @@ MUTANTS = (
         "r[R_STATE] == COOLING and r[R_AT] < 0",
     ),
     Mutant(10, "dead letters outlive their source", Lifecycle, "unregister", "call('HDEL', ROOT .. 'dl', page[2][i + 1])"),
+    Mutant(10, "requeues are not fenced", Lifecycle, "requeue", "held(field, tonumber(ARGV[3]))", "record(field)"),
+    Mutant(10, "what is caught up with is told again", Lifecycle, "requeue", "if ARGV[7] == '1' then", "if false then"),
+    Mutant(10, "what was told while a slice ran is forgotten", Lifecycle, "requeue", "= flags_of_rest(r, 0)", "= BEGUN"),
+    Mutant(10, "a pass under way is not known as one", Lifecycle, "requeue", "= flags_of_rest(r, 0)", "= 0"),
+    Mutant(10, "what a slice really cost is not paid", Lifecycle, "requeue", "tonumber(ARGV[4]), now)", "r[X_COST], now)"),
+    Mutant(10, "every slice costs an attempt", Lifecycle, "requeue", "r[R_ATTEMPTS] = 0"),
+    Mutant(
+        10,
+        "the rest of a pass waits for the window",
+        Lifecycle,
+        "requeue",
+        "make_ready(n, field, r)",
+        "make_pending(n, s, field, r, r[X_CLAIMED] + s[S_WINDOW], now)",
+    ),
+    Mutant(
+        10,
+        "the rest of a pass goes before what waits",
+        Lanes,
+        "requeue",
+        "make_ready(n, field, r)",
+        "make_ready(n, field, r) pushes[lane_key(r[R_LANE], n)] = nil call('LPUSH', ROOT .. lane_key(r[R_LANE], n), field)",
+    ),
+    Mutant(10, "a pass changes its lane with who told", Lanes, "requeue", "if r[X_DIRTY] == 0 or", "if false and"),
+    Mutant(10, "a lesser signal pulls a pass down", Lanes, "requeue", " or LANE[signal] > r[R_LANE] then", " then"),
+    Mutant(
+        10,
+        "what is told of a pass that was given back is forgotten",
+        Lifecycle,
+        "nack",
+        "if r[R_FLAGS] >= BEGUN then",
+        "if false then",
+    ),
+    Mutant(10, "a failure forgets what was told", Lifecycle, "_settle", " or r[X_DIRTY] ~= 0\n", "\n"),
+    Mutant(
+        10, "what is told of a pass that waits is forgotten", Lifecycle, "_queue", "if r[R_FLAGS] >= BEGUN and", "if false and"
+    ),
+    Mutant(10, "the same signal again is not news", Lifecycle, "emit", " and byte(known, R_FLAGS) < BEGUN"),
+    Mutant(
+        10, "coverage outlives its source", Lifecycle, "unregister", "call('DEL', ROOT .. 'cov:' .. n, ROOT .. 'late:' .. n)"
+    ),
+    Mutant(10, "deliveries outlive their source", Lifecycle, "unregister", "call('UNLINK', ROOT .. 'hd:' .. n)"),
+    Mutant(10, "polls outlive their source", Lifecycle, "unregister", "call('ZREM', ROOT .. 'pl', n)"),
+    Mutant(10, "a source that is not polled stands among those that are", Lifecycle, "poll", "call('ZREM', ROOT .. 'pl', n)"),
     # 11: loss of all data
     Mutant(11, "numbers of an earlier life are taken", Lifecycle, "emit", "tonumber(ARGV[2]) ~= m[M_EPOCH]", "false"),
     Mutant(11, "every life has the same epoch", Lifecycle, "_core", "m[M_EPOCH] = raw", "m[M_EPOCH] = 1"),

@@ -35,6 +35,7 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
     if how == 'release' then
       s[S_CLAIMED] = s[S_CLAIMED] - 1
       end_lease(n, s, r, 0, 0, now)
+      if r[R_FLAGS] >= BEGUN then r[R_FLAGS] = flags_of_rest(r, r[R_FLAGS]) end -- an earlier claim had begun its pass
       back_to_front(n, field, r)
     elseif how == 'throttled' or how == 'unavailable' then
       local b = bucket(bucket_id(n, s))

@@ -21,11 +21,9 @@ learn(s, service)
 s[S_ACKED] = s[S_ACKED] + 1
 if ARGV[7] == '1' then r[R_FLAGS] = r[R_FLAGS] % NEWER end
 r[R_FLAGS] = flags_of_rest(r, 0)
-if r[X_DIRTY] == 0 then
+if r[X_DIRTY] == 0 or LANE[signal] > r[R_LANE] then -- as in `merge`: a lesser lane's signal does not hide the better one's
   local _, _, observed = unpack_at(P_FORMAT, r[R_PAYLOAD])
   r[R_LANE], r[R_PAYLOAD] = LANE[signal], scan_payload(signal, observed)
-else
-  r[R_LANE] = max(r[R_LANE], LANE[signal])
 end
 r[R_ATTEMPTS] = 0
 make_ready(n, field, r)
