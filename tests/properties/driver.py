@@ -146,6 +146,7 @@ class Driver(RuleBasedStateMachine):
         bucket = self.model.bucket_of(source_id)
         name = self.model.bucket_name(source_id, source.rules.quota)
         assert bucket.paused_until <= now, f"promise 6: claimed {bucket.paused_until - now} ms before the provider's pause ends"
+        assert source.away_until <= now, f"promise 6: claimed {source.away_until - now} ms before its source is tried again"
         assert self.model.in_flight(name) < bucket.quota.concurrency, "promise 4: above the concurrency cap"
         if o.lane is not Lane.MANUAL:
             early = bucket.wake_at(source.rules.cost) - now
@@ -179,6 +180,7 @@ class Driver(RuleBasedStateMachine):
         times = [o.due for o in objects if o.state is State.DELAYED and o.due is not None]
         times += [o.deadline for o in objects if o.state is State.IN_FLIGHT]
         times += [self.model.can_run(name, self.model.time.now)[1] for name in self.model.buckets]
+        times += [self.model.back_at(source_id, self.model.time.now) for source_id in self.model.sources]
         first = min(times, default=inf)
         assert first == inf or (next_due_ms is not None and next_due_ms <= first + 1), (
             f"promise 4: wakes at {next_due_ms}, {first}"
@@ -318,12 +320,15 @@ class Driver(RuleBasedStateMachine):
     def buckets_agree(self, space: Keyspace) -> None:
         """Promises 4, 5 and 12: ready, waiting until t, or neither, as the model says."""
         now, by_name = self.model.time.now, {name: number for number, name in space.names.items()}
+        w = space.sets.get("w", {})
+        shared = [source_id for source_id, s in self.model.sources.items() if s.rules.quota.bucket]
+        back = [source_id for source_id in shared if w.get(by_name[source_id], inf) <= now]
         for name, bucket in self.model.buckets.items():
             number = by_name[name.removeprefix("own:")]
             stored = space.buckets[number]
             self.bucket_agrees(name, bucket, stored)
-            can, wake = self.model.can_run(name, now)
-            ready, waiting = number in space.sets.get("z", {}), space.sets.get("w", {}).get(number)
+            can, wake = self.model.can_run(name, now, unseen=back)
+            ready, waiting = number in space.sets.get("z", {}), w.get(number)
             if ready:
                 assert can, f"promise 5: {name!r} is in the ready set and cannot run"
             elif can:
@@ -331,6 +336,11 @@ class Driver(RuleBasedStateMachine):
             else:
                 at = waiting or inf
                 assert at <= now or at == wake or abs(at - wake) <= 1, f"promise 4: {name!r} wakes at {waiting}, not {wake}"
+
+        for source_id, source in self.model.sources.items():
+            stored = space.sources[by_name[source_id]]
+            over = source.away_until <= now and not stored["away"]
+            assert over or stored["away"] == source.away_until, f"promise 6: {source_id!r} is away until {stored['away']}"
 
     def bucket_agrees(self, name: str, bucket: Bucket, stored: dict[str, float]) -> None:
         assert stored["pause"] == bucket.paused_until, f"promise 6: {name!r} pauses until {stored['pause']}"

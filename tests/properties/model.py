@@ -6,6 +6,7 @@ how it is stored. Only the order between sources is left open; `fairness` judges
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import ceil, inf
@@ -182,6 +183,7 @@ class Source:
     dead: dict[Ref, str] = field(default_factory=dict[Ref, str])  # object → id of its dead letter
     live_run: int = 0  # live claims since the last backfill claim, while both waited
     refreshed: float = 0
+    away_until: float = 0
     left_behind: set[tuple[Ref, Lane]] = field(default_factory=set["tuple[Ref, Lane]"])
     """Places in lanes that objects left for a better one: who comes back there may find the old place."""
     counts: Counts = field(default_factory=Counts)
@@ -337,20 +339,30 @@ class Model:
         self.buckets.pop(f"own:{source_id}", None)
         return [o.lease for o in self.sources.pop(source_id).live() if o.lease]
 
-    def can_run(self, name: str, now: float) -> tuple[bool, float]:
-        """Whether something of this bucket may be claimed now; if only time is wanting, when it may."""
+    def can_run(self, name: str, now: float, *, unseen: Collection[str] = ()) -> tuple[bool, float]:
+        """Whether something of this bucket may be claimed now; if only time is wanting, when it may. `unseen`: sources that are
+        back, which the bus will see when it looks."""
         bucket = self.buckets[name]
         runnable = [s for s in self.members(name) if not s.paused and s.ready()]
+        runnable = [s for s in runnable if all(s is not self.sources[source_id] for source_id in unseen)]
+        if bucket.quota.bucket:  # its other sources run meanwhile; when it is looked at again: `back_at`
+            runnable = [s for s in runnable if s.away_until <= now]
         if not runnable:
             return False, inf
-        if bucket.paused_until > now:
-            return False, bucket.paused_until
+        paused_until = max(bucket.paused_until, *(s.away_until for s in runnable))
+        if paused_until > now:
+            return False, paused_until
         if self.in_flight(name) >= bucket.quota.concurrency:
             return False, inf
         if any(s.ready(Lane.MANUAL) for s in runnable):
             return True, now
         wake = max(ceil(bucket.wake_at(s.rules.cost) - EPSILON_MS) for s in runnable)
         return wake <= now, wake
+
+    def back_at(self, source_id: str, now: float) -> float:
+        """When a source that is away while others of its bucket run is looked at again; inf if it is not."""
+        source = self.sources[source_id]
+        return source.away_until if source.rules.quota.bucket and source.away_until > now else inf
 
     def lose_expired(self, now: float) -> list[Lease]:
         """Promise 9: a lease past its deadline is lost when the bus looks, counts as an attempt, and is retried alone."""
@@ -379,8 +391,9 @@ class Model:
         source.refreshed = now
         answer = source.accept(ref, Lane.MANUAL, now)
         source.count(answer)
-        if bucket.paused_until > now:
-            return "provider_pause", int(bucket.paused_until)
+        paused_until = max(bucket.paused_until, source.away_until)
+        if paused_until > now:
+            return "provider_pause", int(paused_until)
         if source.paused:
             return "paused", None
         return ("running" if answer == "deferred" else "queued"), None
@@ -400,11 +413,13 @@ class Model:
         elif how is Settle.RELEASE:
             source.counts.claimed -= 1
             source.give_back(ref, tried=False)
-        elif how in (Settle.THROTTLED, Settle.UNAVAILABLE):
-            if how is Settle.THROTTLED:
-                source.counts.throttled += 1
-                bucket.halve(o.claimed, now)
+        elif how is Settle.THROTTLED:
+            source.counts.throttled += 1
+            bucket.halve(o.claimed, now)
             bucket.pause(now + wait_ms)
+            source.give_back(ref, tried=True)
+        elif how is Settle.UNAVAILABLE:
+            source.away_until = max(source.away_until, ceil(now + wait_ms))
             source.give_back(ref, tried=True)
         else:
             source.counts.nacked += 1
