@@ -39,11 +39,11 @@ _RECOVERY_MS = 600_000  # place.lua's: a halved rate is whole again after this l
 @dataclass(frozen=True, slots=True)
 class SourceStats:
     """How a source stands. `state`: idle, ready, waiting or blocked; `reason`, one of `REASONS` or "", says why what is
-    pending does not run; `until_ms` is when that ends, where it is known. `cap` calls may run at once, of all sources of the
-    bucket where it is `shared`. ``provider_pause``: its provider said wait, or it cannot be reached. `tokens` in units (None: unlimited), below zero in debt. `oldest_due_ms` is when the oldest
-    ready signal was stored. The counters are all-time, also `waited_ms`: for how long the source (its bucket, but for
-    ``window``) had work that could not run, by the names of `WAITED`; ``window`` is added up over objects.
-    `service_ms` is a mean; `now_ms` is the bus's time."""
+    pending does not run (``provider_pause``: the provider said wait, or cannot be reached); `until_ms` is when that ends, where
+    it is known. `cap` calls may run at once, of all sources of the bucket where it is `shared`. `tokens` in units (None:
+    unlimited), below zero in debt. `oldest_due_ms` is when the oldest ready signal was stored. The counters are all-time, also
+    `waited_ms`: for how long the source (its bucket, but for ``window``) had work that could not run, by the names of `WAITED`;
+    ``window`` is added up over objects. `service_ms` is a mean; `now_ms` is the bus's time."""
 
     source_id: str
     state: str
