@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -59,6 +60,15 @@ class Lifecycle(Driver):
         self.register(source_id, rules, paused=paused)
         after = read(self.redis, self.name)
         assert (after.sources, after.sets, after.lists) == (before.sources, before.sets, before.lists)
+
+    @precondition(lambda self: self.model.sources)
+    @rule(pick=PICK, quota=st.sampled_from(QUOTAS), paused=st.booleans(), wait_ms=st.sampled_from([900, 30_000]))
+    def moves_while_away(self, pick: int, quota: Quota, paused: bool, wait_ms: float) -> None:
+        """It stays away, whichever bucket it draws from."""
+        if lease := self.one(pick):
+            self.settle(lease, Settle.UNAVAILABLE, wait_ms=wait_ms)
+            rules = self.model.sources[lease.source_id].rules
+            self.register(lease.source_id, replace(rules, quota=quota), paused=paused)
 
     @precondition(lambda self: self.model.sources)
     @rule(pick=PICK, comes_back=st.booleans(), dying=st.booleans())
