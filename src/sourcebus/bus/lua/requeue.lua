@@ -9,10 +9,8 @@ local field = ARGV[2]
 local n = load_all({ field })[1]
 local s, r = sources[n], held(field, tonumber(ARGV[3]))
 if not s or not r then
-  if r then
-    drop(field)
-    flush(now)
-  end
+  if r then drop(field) end
+  flush(now) -- also the time, as every other word about a lease does
   return { {}, 0 }
 end
 local service, signal = tonumber(ARGV[5]), tonumber(ARGV[6])
