@@ -79,7 +79,8 @@ def read(redis: Redis, bus_name: str) -> Keyspace:
     space.dead = {name: _text(letter) for name, letter in hashes.get("dlk", {}).items()}
     space.buckets = {name: _unpack("B", packed) for name, packed in hashes.get("bkt", {}).items()}
     for number, packed in hashes.get("src", {}).items():
-        source = _unpack("S", packed) | _unpack("N", hashes["n"][number])
+        rest = _unpack("C", packed, layouts()["S"].size + layouts()["B"].size)
+        source = _unpack("S", packed) | _unpack("N", hashes["n"][number]) | rest
         space.sources[number] = source
         if not source["bucket"]:
             space.buckets[number] = _unpack("B", packed, layouts()["S"].size)
@@ -119,16 +120,23 @@ def check(space: Keyspace) -> None:
         assert source["dead"] == sum(name.startswith(f"{number}:") for name in space.dead), f"source {number}: dead leaks"
     for name in space.sets.get("x", {}):
         assert name in space.records, f"a lease without a record: {name}"
+    polled = {number for number, source in space.sources.items() if source["poll"]}
+    assert set(space.sets.get("pl", {})) == polled, "a source is polled that should not be, or the other way round"
+    for suffix in space.suffixes:
+        kept, _, number = suffix.partition(":")
+        assert kept not in ("cov", "late", "hd") or number in space.sources, f"{suffix} has outlived its source"
     for name in space.sets.get("d", {}):
         assert space.records.get(name, {}).get("state") == DELAYED, f"{name} would be woken and is not delayed"
     _check_buckets(space)
+    _check_away(space)
 
 
 def _check_buckets(space: Keyspace) -> None:
     for number, bucket in space.buckets.items():
-        members = [s for n, s in space.sources.items() if number == (f"b{int(s['bucket'])}" if s["bucket"] else n)]
-        assert bucket["in_flight"] == sum(source["in_flight"] for source in members), f"bucket {number}: in_flight leaks"
-        runnable = any(_runnable(source) for source in members)
+        members = [n for n, s in space.sources.items() if number == (f"b{int(s['bucket'])}" if s["bucket"] else n)]
+        in_flight = sum(space.sources[n]["in_flight"] for n in members)
+        assert bucket["in_flight"] == in_flight, f"bucket {number}: in_flight leaks"
+        runnable = {n for n in members if _runnable(space, n)}
         in_ready, in_wait = number in space.sets.get("z", {}), number in space.sets.get("w", {})
         assert in_ready == (bucket["where"] == 1), f"bucket {number}: z and its place differ"
         assert in_wait == (bucket["where"] == 2), f"bucket {number}: w and its place differ"
@@ -137,9 +145,21 @@ def _check_buckets(space: Keyspace) -> None:
         if not runnable:
             assert not in_ready, f"bucket {number} has nothing to run and is in the ready set"
         if number.startswith("b"):
-            waiting = {n for n, s in space.sources.items() if f"b{int(s['bucket'])}" == number and _runnable(s)}
-            assert set(space.sets.get(f"bs:{number}", {})) == waiting, f"bucket {number}: its own order lacks a source"
+            assert set(space.sets.get(f"bs:{number}", {})) == runnable, f"bucket {number}: its own order lacks a source"
 
 
-def _runnable(source: dict[str, float]) -> bool:
-    return not source["paused"] and source["n0"] + source["n1"] + source["n2"] > 0
+def _check_away(space: Keyspace) -> None:
+    waiting = space.sets.get("w", {})
+    for number, source in space.sources.items():
+        if source["bucket"] and number in waiting:
+            assert waiting[number] == source["away"], f"source {number} is away until {source['away']}"
+        if source["bucket"] and number not in waiting:
+            assert source["away"] <= space.meta["clock"], f"source {number} is away and nothing will wake it"
+    assert waiting.keys() <= space.buckets.keys() | space.sources.keys(), "what is gone would be woken"
+
+
+def _runnable(space: Keyspace, number: str) -> bool:
+    """Not away in a shared bucket, as far as the bus has looked."""
+    source = space.sources[number]
+    away = source["bucket"] and number in space.sets.get("w", {})
+    return not away and not source["paused"] and source["n0"] + source["n1"] + source["n2"] > 0

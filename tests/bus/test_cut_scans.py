@@ -81,6 +81,22 @@ def test_it_is_known_after_a_failure(bus: Bus, begun: Lease, clock: ManualClock,
     assert claim(bus).newer
 
 
+def test_it_is_known_when_the_next_slice_was_never_begun(bus: Bus, begun: Lease):
+    bus.requeue(begun, signal=Signal.RECONCILE, caught_up=True)
+    second = claim(bus)
+    bus.emit(TOLD)
+    bus.nack([second], how=Settle.RELEASE)
+    assert claim(bus).newer
+
+
+def test_a_lesser_signal_does_not_pull_a_pass_down(bus: Bus, begun: Lease):
+    bus.emit(SCAN)
+    bus.requeue(begun, signal=Signal.POLL, caught_up=False)
+    bus.emit(SourceChanged("s", "object", signal=Signal.RECONCILE))
+    lease = bus.claim(1).leases[0]
+    assert lease.object_ref == "" and lease.newer and lease.signal is Signal.POLL, "it is as live as the pass that was cut"
+
+
 def test_it_is_known_after_a_crash(bus: Bus, begun: Lease, clock: ManualClock):
     bus.requeue(begun, signal=Signal.RECONCILE, caught_up=True)
     claim(bus)

@@ -133,6 +133,44 @@ def test_6_a_quota_that_makes_no_sense_is_refused(bus: Bus, remaining: float, le
         bus.feedback("s", remaining, left_ms)
 
 
+def test_an_outage_of_one_source_does_not_hold_up_the_others_of_its_bucket(
+    redis: Redis, bus: Bus, bus_name: str, clock: ManualClock
+):
+    for source_id in ("broken", "well"):
+        bus.register(source_id, quota=Quota(concurrency=4, bucket="tenant"))
+        emit_many(bus, source_id, 2)
+    broken = next(lease for lease in bus.claim(4).leases if lease.source_id == "broken")
+    emit_many(bus, "well", 9)
+    bus.nack([broken], how=Settle.UNAVAILABLE, wait_ms=3_000)
+    bus.nack([broken], how=Settle.UNAVAILABLE, wait_ms=9_000)
+    check(read(redis, bus_name))
+    clock.advance(2_999)
+    lease = bus.claim(4, wait_ms=60_000).leases[0]
+    assert lease.source_id == "well"
+    (stats,) = bus.stats(["broken"])
+    assert stats and (stats.state, stats.reason, stats.left_s) == ("waiting", "provider_pause", 0.001)
+    assert stats.waited_ms["provider_pause"] == 3_000 and stats.learned_share == 1
+    clock.advance(1)
+    bus.ack([lease])
+    (again,) = [lease for lease in bus.claim(4).leases if lease.source_id == "broken"]
+    assert (again.object_ref, again.attempt) == (broken.object_ref, 1), "it costs no attempt"
+
+
+def test_who_waits_for_work_is_woken_when_a_source_is_tried_again(bus: Bus, clock: ManualClock):
+    bus.register("broken", quota=Quota(bucket="tenant"))
+    emit_many(bus, "broken", 1)
+    leases = bus.claim(1).leases
+    nothing = bus.claim(1, consumer="c", wait_ms=60_000)
+    assert nothing.waiting
+    bus.nack(leases, how=Settle.UNAVAILABLE, wait_ms=2_000)
+    assert bus.wait(1), "it meant to sleep longer"
+    assert bus.claim(1, consumer="c", wait_ms=60_000).next_due_ms == int(clock.now) + 2_000
+    assert bus.refresh("broken", "o0").status == "provider_pause"
+    assert bus.claim(1).leases == [], "nor does a person jump it"
+    clock.advance(2_000)
+    assert refs(bus.claim(1).leases) == ["o0"]
+
+
 # --- 7: refresh ------------------------------------------------------------------------------------------------------
 
 

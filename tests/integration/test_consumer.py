@@ -171,6 +171,24 @@ def test_429_spares_the_provider_what_was_claimed_with_it(runtime: Runtime, sour
     assert (stats(runtime).throttled, stats(runtime).pending) == (1, 42), "one call was answered 429, and no other was made"
 
 
+def test_an_outage_spares_its_own_source_and_no_other_of_its_bucket(runtime: Runtime):
+    shared, refs = Quota(concurrency=100, bucket="tenant"), [f"o{at}" for at in range(20)]
+    made = {source_id: FakeConnector(dict.fromkeys(refs, "green")) for source_id in ("broken", "well")}
+    for source_id, connector in made.items():
+        registry.register(source_id, connector)
+        runtime.sources.add(Source(source_id, source_id, quota=shared))
+    work(runtime)
+    for connector in made.values():
+        connector.objects |= dict.fromkeys(refs, "ripe")
+    made["broken"].failing |= {ref: SourceUnavailable("its site is down") for ref in refs}
+    runtime.intake.accept([SourceChanged(source_id, ref) for ref in refs for source_id in made])
+    work(runtime)
+    assert sum("failed" in {line["what"] for line in runtime.desk.why("broken", ref)} for ref in refs) == 1
+    broken, well = runtime.bus.stats(["broken", "well"])
+    assert broken and (broken.reason, broken.pending) == ("provider_pause", 20)
+    assert well and (well.state, well.pending) == ("idle", 0) and set(made["well"].extracted.values()) == {2}
+
+
 class MeteredConnector(FakeConnector):
     """Whose provider says, with its next answer, what is left."""
 

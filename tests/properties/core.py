@@ -133,7 +133,7 @@ class Core(Driver):
             self.tick()
 
     @precondition(lambda self: self.zombies)
-    @rule(pick=st.integers(0, 20), how=st.integers(0, 6))
+    @rule(pick=st.integers(0, 20), how=st.integers(0, 7))
     def zombie_speaks(self, pick: int, how: int) -> None:
         self.settle_late(self.zombies[-1 - pick % len(self.zombies)], how)
 

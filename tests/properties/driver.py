@@ -21,7 +21,7 @@ from sourcebus.bus import Bus, Settle
 from sourcebus.model import ChangeKind, Lease, Signal, SourceChanged
 from sourcebus.testing import ManualClock
 from tests.keyspace import Keyspace, check, read
-from tests.properties.model import EPSILON_MS, Bucket, Lane, Model, Object, Ref, Rules, Source, State, lane_of, ref_of
+from tests.properties.model import EPSILON_MS, WHOLE, Bucket, Lane, Model, Object, Ref, Rules, Source, State, lane_of, ref_of
 
 LEASE_MS = 10_000
 
@@ -132,6 +132,8 @@ class Driver(RuleBasedStateMachine):
         assert lease.fence > self.fence, "promise 3: fences must grow"
         assert lease.attempt == o.attempts + 1, f"promise 9: attempt {lease.attempt}, should be {o.attempts + 1}"
         assert not source.paused, "a paused source was claimed"
+        assert lease.newer == o.newer, f"promise 10: a lease that says newer={lease.newer}, should be {o.newer}"
+        assert not o.passes(), f"promise 10: a scan that was cut goes before {o.passes()}"
         assert o.lane is lane_of(lease.signal), f"promise 8: a lease by {lease.signal} on an object in lane {o.lane.name}"
         self.may_run(lease.source_id, source, o, now)
         self.takes_its_turn(source, o.lane)
@@ -144,6 +146,7 @@ class Driver(RuleBasedStateMachine):
         bucket = self.model.bucket_of(source_id)
         name = self.model.bucket_name(source_id, source.rules.quota)
         assert bucket.paused_until <= now, f"promise 6: claimed {bucket.paused_until - now} ms before the provider's pause ends"
+        assert source.away_until <= now, f"promise 6: claimed {source.away_until - now} ms before its source is tried again"
         assert self.model.in_flight(name) < bucket.quota.concurrency, "promise 4: above the concurrency cap"
         if o.lane is not Lane.MANUAL:
             early = bucket.wake_at(source.rules.cost) - now
@@ -177,6 +180,7 @@ class Driver(RuleBasedStateMachine):
         times = [o.due for o in objects if o.state is State.DELAYED and o.due is not None]
         times += [o.deadline for o in objects if o.state is State.IN_FLIGHT]
         times += [self.model.can_run(name, self.model.time.now)[1] for name in self.model.buckets]
+        times += [self.model.back_at(source_id, self.model.time.now) for source_id in self.model.sources]
         first = min(times, default=inf)
         assert first == inf or (next_due_ms is not None and next_due_ms <= first + 1), (
             f"promise 4: wakes at {next_due_ms}, {first}"
@@ -218,6 +222,26 @@ class Driver(RuleBasedStateMachine):
         ref = ref_of(lease.object_ref, lease.change_kind)
         self.model.end(lease.source_id, ref, how, cost, wait_ms, self.model.time.now)
 
+    def one_scan(self, pick: int) -> Lease | None:
+        """As `one`: of a whole source."""
+        scans = [lease for lease in self.live() if lease.change_kind is ChangeKind.SCAN]
+        if not scans and self.model.sources:
+            ids = sorted(self.model.sources)
+            self.emit(ids[pick % len(ids)], [WHOLE], Signal.RECONCILE)
+            scans = [lease for lease in self.claim(8) if lease.change_kind is ChangeKind.SCAN]
+        return scans[pick % len(scans)] if scans else None
+
+    def requeue(self, lease: Lease, signal: Signal, *, caught_up: bool, cost: float = 1.0) -> None:
+        """Promise 10: the rest of a scan that was cut is due at once; said twice, as after a lost answer."""
+        for again in (False, True):
+            now = self.now()
+            done = self.bus.requeue(lease, signal=signal, caught_up=caught_up, cost=cost).done
+            assert done == [not again], f"promise 3: a requeue of a {'settled' if again else 'living'} lease answered {done}"
+            if not again:
+                ref = ref_of(lease.object_ref, lease.change_kind)
+                self.model.requeue(lease.source_id, ref, signal, caught_up, cost, now)
+        self.zombies.append(lease)
+
     def extend(self, lease: Lease, *, running: bool = True) -> None:
         now = self.now()
         assert self.bus.extend([lease], lease_ms=LEASE_MS, running=lease if running else None) == [True], "promise 3"
@@ -232,6 +256,7 @@ class Driver(RuleBasedStateMachine):
         words: list[Callable[[], list[bool]]] = [
             lambda: self.bus.ack([lease], cost=[9.0]).done,
             lambda: self.bus.extend([lease], running=lease),
+            lambda: self.bus.requeue(lease, signal=Signal.POLL, caught_up=True, cost=9.0).done,
             *(lambda how=how: self.bus.nack([lease], "late", how=how, wait_ms=999).done for how in Settle),
         ]
         assert words[how % len(words)]() == [False], "promise 3: a lease that was over settled something"
@@ -286,20 +311,24 @@ class Driver(RuleBasedStateMachine):
         if state in (State.DELAYED, State.COOLING):
             assert record["at"] == o.due, f"promise 2: {name} waits until {record['at']}, should be {o.due}"
         if state is not State.COOLING:
-            have = record["lane"], record["attempts"], bool(record["flags"])
-            assert have == (o.lane, o.attempts, o.solo), f"promises 8 and 9: {name} has {have}, should be {o}"
+            have = record["lane"], record["attempts"], record["flags"]
+            wanted = o.lane, o.attempts, o.solo + 2 * o.begun + 4 * o.newer  # core.lua's flags
+            assert have == wanted, f"promises 8, 9 and 10: {name} has {have}, should be {o}"
         if state is State.IN_FLIGHT:
             assert bool(record["dirty"]) == o.dirty, f"promise 1: {name}'s newer change is not known"
 
     def buckets_agree(self, space: Keyspace) -> None:
         """Promises 4, 5 and 12: ready, waiting until t, or neither, as the model says."""
         now, by_name = self.model.time.now, {name: number for number, name in space.names.items()}
+        w = space.sets.get("w", {})
+        shared = [source_id for source_id, s in self.model.sources.items() if s.rules.quota.bucket]
+        back = [source_id for source_id in shared if w.get(by_name[source_id], inf) <= now]
         for name, bucket in self.model.buckets.items():
             number = by_name[name.removeprefix("own:")]
             stored = space.buckets[number]
             self.bucket_agrees(name, bucket, stored)
-            can, wake = self.model.can_run(name, now)
-            ready, waiting = number in space.sets.get("z", {}), space.sets.get("w", {}).get(number)
+            can, wake = self.model.can_run(name, now, unseen=back)
+            ready, waiting = number in space.sets.get("z", {}), w.get(number)
             if ready:
                 assert can, f"promise 5: {name!r} is in the ready set and cannot run"
             elif can:
@@ -307,6 +336,11 @@ class Driver(RuleBasedStateMachine):
             else:
                 at = waiting or inf
                 assert at <= now or at == wake or abs(at - wake) <= 1, f"promise 4: {name!r} wakes at {waiting}, not {wake}"
+
+        for source_id, source in self.model.sources.items():
+            stored = space.sources[by_name[source_id]]
+            over = source.away_until <= now and not stored["away"]
+            assert over or stored["away"] == source.away_until, f"promise 6: {source_id!r} is away until {stored['away']}"
 
     def bucket_agrees(self, name: str, bucket: Bucket, stored: dict[str, float]) -> None:
         assert stored["pause"] == bucket.paused_until, f"promise 6: {name!r} pauses until {stored['pause']}"

@@ -93,6 +93,20 @@ class Lanes(Driver):
             if asks:
                 self.newer(lease, ask=True)
 
+    @rule(
+        pick=PICK,
+        signal=st.sampled_from([Signal.RECONCILE, Signal.POLL, Signal.MANUAL]),
+        caught_up=st.booleans(),
+        told=st.sampled_from([None, Signal.RECONCILE, Signal.WEBHOOK]),
+        others=st.integers(0, 3),
+    )
+    def a_listing_is_cut(self, pick: int, signal: Signal, caught_up: bool, told: Signal | None, others: int) -> None:
+        """It goes on in the lane of its pass, behind others there, or in that of who told of something newer."""
+        if lease := self.one_scan(pick):
+            scope = lease.object_ref, lease.change_kind
+            self.emit(lease.source_id, [*([scope] if told else []), *REFS[:others]], told or signal)
+            self.requeue(lease, signal, caught_up=caught_up, cost=3.0)
+
     @rule(cost=st.sampled_from([1.0, 3.0]))
     def finish_all(self, cost: float) -> None:
         for lease in self.live():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -10,13 +11,15 @@ from hypothesis.stateful import precondition, rule
 
 from sourcebus.bus import Settle
 from sourcebus.errors import UnknownSource
-from sourcebus.model import ChangeKind, Quota, Signal, SourceChanged
+from sourcebus.model import ChangeKind, Lease, Quota, Signal, SourceChanged
 from tests.keyspace import Keyspace, read
 from tests.properties.driver import LEASE_MS, Driver
 from tests.properties.model import WHOLE, Model, Ref, Rules
 
 IDS = ("a", "b\x00", "a:b")
 REFS: tuple[Ref, ...] = (*((f"o{at}", ChangeKind.UPDATED) for at in range(8)), WHOLE)
+NEVER_MS = 10**9
+"""Beyond the life of any machine."""
 PICK = st.integers(0, 7)
 QUOTAS = (
     Quota(),
@@ -59,6 +62,15 @@ class Lifecycle(Driver):
         assert (after.sources, after.sets, after.lists) == (before.sources, before.sets, before.lists)
 
     @precondition(lambda self: self.model.sources)
+    @rule(pick=PICK, quota=st.sampled_from(QUOTAS), paused=st.booleans(), wait_ms=st.sampled_from([900, 30_000]))
+    def moves_while_away(self, pick: int, quota: Quota, paused: bool, wait_ms: float) -> None:
+        """It stays away, whichever bucket it draws from."""
+        if lease := self.one(pick):
+            self.settle(lease, Settle.UNAVAILABLE, wait_ms=wait_ms)
+            rules = self.model.sources[lease.source_id].rules
+            self.register(lease.source_id, replace(rules, quota=quota), paused=paused)
+
+    @precondition(lambda self: self.model.sources)
     @rule(pick=PICK, comes_back=st.booleans(), dying=st.booleans())
     def goes(self, pick: int, comes_back: bool, dying: bool) -> None:
         """With all that is pending, in flight and dead. Under the same name it begins anew."""
@@ -81,6 +93,17 @@ class Lifecycle(Driver):
     @rule(pick=PICK, paused=st.booleans())
     def held_or_let_go(self, pick: int, paused: bool) -> None:
         self.set_paused(self.known(pick), paused)
+
+    @precondition(lambda self: self.model.sources)
+    @rule(pick=PICK, poll_ms=st.sampled_from([0, NEVER_MS]), what=st.sampled_from(["announced", "missed", "heard", "anew"]))
+    def its_feed_is_judged(self, pick: int, poll_ms: float, what: str) -> None:
+        """What is stored of a source beside its objects: no object changes by it, and it goes with the source."""
+        source_id = self.known(pick)
+        self.now()
+        self.bus.poll(source_id, poll_ms, reconcile=what == "anew")
+        self.bus.tally(source_id, 1_000, [(what, "o1")])
+        self.bus.remember([(source_id, what)], keep_ms=NEVER_MS, most=8)
+        assert self.bus.remembered([(source_id, what), (source_id, "another")]) == [True, False]
 
     # --- signals and leases --------------------------------------------------------------------------------------
 
@@ -109,8 +132,37 @@ class Lifecycle(Driver):
         if lease := self.one(pick):
             self.settle(lease, how, cost=cost, wait_ms=900)
 
+    @precondition(lambda self: self.model.sources)
+    @rule(
+        pick=PICK,
+        signal=st.sampled_from([Signal.RECONCILE, Signal.POLL]),
+        caught_up=st.booleans(),
+        cost=st.sampled_from([1.0, 4.0]),
+        told=st.sampled_from(["never", "in flight", "before the next claim", "after it"]),
+        then=st.sampled_from(["rest", *Settle]),
+    )
+    def a_listing_is_cut(self, pick: int, signal: Signal, caught_up: bool, cost: float, told: str, then: str) -> None:
+        """It goes on with the next claim, which may end in any way. Whatever is told meanwhile is known to the one after it."""
+        if not (lease := self.one_scan(pick)):
+            return
+        if told == "in flight":
+            self.tell(lease)
+        self.requeue(lease, signal, caught_up=caught_up, cost=cost)
+        if told == "before the next claim":
+            self.tell(lease)
+        if then == "rest":
+            return
+        for rest in self.claim(8):
+            if (rest.source_id, rest.object_ref, rest.change_kind) == (lease.source_id, lease.object_ref, lease.change_kind):
+                if told == "after it":
+                    self.tell(rest)
+                self.settle(rest, Settle(then), wait_ms=900)
+
+    def tell(self, lease: Lease) -> None:
+        self.emit(lease.source_id, [(lease.object_ref, lease.change_kind)], Signal.WATCH)
+
     @precondition(lambda self: self.zombies)
-    @rule(pick=st.integers(0, 20), how=st.integers(0, 6))
+    @rule(pick=st.integers(0, 20), how=st.integers(0, 7))
     def zombie_speaks(self, pick: int, how: int) -> None:
         self.settle_late(self.zombies[-1 - pick % len(self.zombies)], how)
 

@@ -6,6 +6,7 @@ how it is stored. Only the order between sources is left open; `fairness` judges
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import ceil, inf
@@ -110,7 +111,9 @@ class Bucket:
 @dataclass
 class Object:
     """`due`: of a delayed one (None: known to lie in `due_within`), or the end of a cooling one's window. `owed`: when the
-    newest signal was accepted that no claim has begun after (promise 1)."""
+    newest signal was accepted that no claim has begun after (promise 1). Of a scan, `begun`: its pass may be under way;
+    `newer`: and a signal has come since. `ready_no` changes whenever it takes a new place in its lane; `behind` are those
+    that a scan that was cut waits for."""
 
     state: State
     lane: Lane
@@ -118,12 +121,27 @@ class Object:
     due_within: tuple[float, float] = (0, 0)
     attempts: int = 0
     solo: bool = False
+    begun: bool = False
+    newer: bool = False
     dirty: bool = False
     owed: float | None = None
     lease: Lease | None = None
     claimed: float = 0
     deadline: float = 0
     charged: float = 0
+    ready_no: int = 0
+    behind: list[tuple[Object, int]] = field(default_factory=list["tuple[Object, int]"])
+
+    def rest_of_pass(self) -> None:
+        """Promise 10: what was told while a scan was at work is remembered beyond its lease."""
+        self.begun, self.newer = True, self.newer or self.dirty
+
+    def take_place(self) -> None:
+        self.ready_no, self.behind = self.ready_no + 1, []
+
+    def passes(self) -> list[Object]:
+        """Those of `behind` that still wait where they did."""
+        return [o for o, ready_no in self.behind if o.state is State.READY and o.ready_no == ready_no]
 
 
 @dataclass
@@ -165,6 +183,9 @@ class Source:
     dead: dict[Ref, str] = field(default_factory=dict[Ref, str])  # object → id of its dead letter
     live_run: int = 0  # live claims since the last backfill claim, while both waited
     refreshed: float = 0
+    away_until: float = 0
+    left_behind: set[tuple[Ref, Lane]] = field(default_factory=set["tuple[Ref, Lane]"])
+    """Places in lanes that objects left for a better one: who comes back there may find the old place."""
     counts: Counts = field(default_factory=Counts)
 
     def ready(self, lane: Lane | None = None) -> list[Object]:
@@ -187,9 +208,11 @@ class Source:
             known.dirty, known.owed = True, now
             return answer
         if known and known.state is not State.COOLING:
-            if lane is Lane.MANUAL and known.lane < lane:
+            if known.lane < lane and (lane is Lane.MANUAL or known.state is State.READY):
+                self.left_behind.add((ref, known.lane))
                 known.state, known.due = State.READY, None
-            known.lane, known.owed = max(known.lane, lane), now
+                known.take_place()
+            known.lane, known.owed, known.newer = max(known.lane, lane), now, known.begun
             return "merged"
         if ref[1] is not ChangeKind.SCAN and self.pending() >= self.rules.max_pending:
             self.counts.overflowed += 1
@@ -207,6 +230,7 @@ class Source:
     @staticmethod
     def wait_until(o: Object, due: float, now: float) -> None:
         o.state, o.due, o.lease = (State.DELAYED, due, None) if due > now else (State.READY, None, None)
+        o.take_place()
 
     # --- leases --------------------------------------------------------------------------------------------------
 
@@ -222,16 +246,38 @@ class Source:
         ends = o.claimed + self.rules.window_ms
         if o.dirty:
             self.counts.reruns += 1
-            o.attempts, o.solo, o.dirty = 0, False, False
+            self.begin_anew(o)
             self.wait_until(o, now if o.lane is Lane.MANUAL else ends, now)
         elif ends > now:
             self.objects[ref] = Object(State.COOLING, Lane.BACKFILL, due=ends)
         else:
             del self.objects[ref]
 
-    def give_back(self, o: Object) -> None:
+    @staticmethod
+    def begin_anew(o: Object) -> None:
+        """For the newer signal alone."""
+        o.attempts, o.solo, o.begun, o.newer, o.dirty = 0, False, False, False, False
+
+    def go_on(self, ref: Ref, lane: Lane, *, caught_up: bool) -> None:
+        """Promise 10: a scan was cut; the rest is due at once, behind what waits in its lane."""
+        o = self.objects[ref]
+        self.counts.acked += 1
+        o.lane = max(lane, o.lane) if o.dirty else lane
+        o.newer = o.newer and not caught_up
+        o.rest_of_pass()
+        o.state, o.lease, o.attempts, o.solo, o.dirty = State.READY, None, 0, False, False
+        o.owed = o.claimed if o.owed is None else o.owed
+        o.take_place()
+        if (ref, o.lane) not in self.left_behind:
+            o.behind = [(each, each.ready_no) for each in self.ready(o.lane) if each is not o]
+
+    def give_back(self, ref: Ref, *, tried: bool) -> None:
+        o = self.objects[ref]
+        if o.begun or (tried and ref[1] is ChangeKind.SCAN):
+            o.rest_of_pass()
         o.state, o.lease, o.attempts, o.dirty = State.READY, None, o.attempts - 1, False
         o.owed = o.claimed if o.owed is None else o.owed
+        o.take_place()
 
     def fail(self, ref: Ref, now: float, *, hopeless: bool = False, lost: bool = False) -> None:
         """Promise 9: later again, or a dead letter that takes no newer change with it."""
@@ -242,9 +288,11 @@ class Source:
             if not o.dirty:
                 del self.objects[ref]
                 return
-            o.attempts, o.solo, o.dirty = 0, False, False
+            self.begin_anew(o)
             self.wait_until(o, now if o.lane is Lane.MANUAL else max(now, o.claimed + rules.window_ms), now)
             return
+        if ref[1] is ChangeKind.SCAN:
+            o.rest_of_pass()
         span = min(rules.backoff_cap_ms, rules.backoff_ms * 2 ** (o.attempts - 1))
         o.state, o.due, o.due_within, o.lease = State.DELAYED, None, (now + span // 2, now + span), None
         o.solo, o.dirty, o.owed = o.solo or lost, False, o.claimed if o.owed is None else o.owed
@@ -291,20 +339,30 @@ class Model:
         self.buckets.pop(f"own:{source_id}", None)
         return [o.lease for o in self.sources.pop(source_id).live() if o.lease]
 
-    def can_run(self, name: str, now: float) -> tuple[bool, float]:
-        """Whether something of this bucket may be claimed now; if only time is wanting, when it may."""
+    def can_run(self, name: str, now: float, *, unseen: Collection[str] = ()) -> tuple[bool, float]:
+        """Whether something of this bucket may be claimed now; if only time is wanting, when it may. `unseen`: sources that are
+        back, which the bus will see when it looks."""
         bucket = self.buckets[name]
         runnable = [s for s in self.members(name) if not s.paused and s.ready()]
+        runnable = [s for s in runnable if all(s is not self.sources[source_id] for source_id in unseen)]
+        if bucket.quota.bucket:  # its other sources run meanwhile; when it is looked at again: `back_at`
+            runnable = [s for s in runnable if s.away_until <= now]
         if not runnable:
             return False, inf
-        if bucket.paused_until > now:
-            return False, bucket.paused_until
+        paused_until = max(bucket.paused_until, *(s.away_until for s in runnable))
+        if paused_until > now:
+            return False, paused_until
         if self.in_flight(name) >= bucket.quota.concurrency:
             return False, inf
         if any(s.ready(Lane.MANUAL) for s in runnable):
             return True, now
         wake = max(ceil(bucket.wake_at(s.rules.cost) - EPSILON_MS) for s in runnable)
         return wake <= now, wake
+
+    def back_at(self, source_id: str, now: float) -> float:
+        """When a source that is away while others of its bucket run is looked at again; inf if it is not."""
+        source = self.sources[source_id]
+        return source.away_until if source.rules.quota.bucket and source.away_until > now else inf
 
     def lose_expired(self, now: float) -> list[Lease]:
         """Promise 9: a lease past its deadline is lost when the bus looks, counts as an attempt, and is retried alone."""
@@ -322,6 +380,7 @@ class Model:
             for o in source.objects.values():
                 if o.state is State.DELAYED and o.due is not None and o.due <= now:
                     o.state, o.due = State.READY, None
+                    o.take_place()
 
     def refresh(self, source_id: str, ref: Ref, now: float) -> tuple[str, int | None]:
         """Promise 7: status and until when, as `Refreshed` says it."""
@@ -332,11 +391,17 @@ class Model:
         source.refreshed = now
         answer = source.accept(ref, Lane.MANUAL, now)
         source.count(answer)
-        if bucket.paused_until > now:
-            return "provider_pause", int(bucket.paused_until)
+        paused_until = max(bucket.paused_until, source.away_until)
+        if paused_until > now:
+            return "provider_pause", int(paused_until)
         if source.paused:
             return "paused", None
         return ("running" if answer == "deferred" else "queued"), None
+
+    def requeue(self, source_id: str, ref: Ref, signal: Signal, caught_up: bool, cost: float, now: float) -> None:
+        o = self.sources[source_id].objects[ref]
+        self.bucket_of(source_id).settle(cost - o.charged, o.claimed, now)
+        self.sources[source_id].go_on(ref, lane_of(signal), caught_up=caught_up)
 
     def end(self, source_id: str, ref: Ref, how: Settle | None, cost: float, wait_ms: float, now: float) -> None:
         """A lease ends: in success where `how` is None."""
@@ -347,13 +412,15 @@ class Model:
             source.succeed(ref, now)
         elif how is Settle.RELEASE:
             source.counts.claimed -= 1
-            source.give_back(o)
-        elif how in (Settle.THROTTLED, Settle.UNAVAILABLE):
-            if how is Settle.THROTTLED:
-                source.counts.throttled += 1
-                bucket.halve(o.claimed, now)
+            source.give_back(ref, tried=False)
+        elif how is Settle.THROTTLED:
+            source.counts.throttled += 1
+            bucket.halve(o.claimed, now)
             bucket.pause(now + wait_ms)
-            source.give_back(o)
+            source.give_back(ref, tried=True)
+        elif how is Settle.UNAVAILABLE:
+            source.away_until = max(source.away_until, ceil(now + wait_ms))
+            source.give_back(ref, tried=True)
         else:
             source.counts.nacked += 1
             source.fail(ref, now, hopeless=how is Settle.HOPELESS)

@@ -316,8 +316,8 @@ class Bus:
         service_ms: float = 0.0,
     ) -> Settled:
         """Ends leases without success: FAILED backs off and counts an attempt, HOPELESS is a dead letter at once, THROTTLED
-        pauses the whole bucket for `wait_ms`, halves its learned rate and costs no attempt, UNAVAILABLE only pauses it,
-        RELEASE gives back what was never begun."""
+        pauses the whole bucket for `wait_ms`, halves its learned rate and costs no attempt, UNAVAILABLE holds back this source
+        alone for so long and costs no attempt, RELEASE gives back what was never begun."""
         args: list[Arg] = []
         for lease in leases:
             args += (lease.field, lease.fence, how.value, cost, service_ms, wait_ms, keys.encode_ref(error[:500]))

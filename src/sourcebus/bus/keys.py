@@ -17,7 +17,7 @@ q0 q1 q2   list    q<lane>:<number>: ready objects; backfill, live, manual
 d          zset    delayed objects by due time, ms
 x          zset    leases by deadline, ms
 z          zset    ready buckets by start tag, ms of work
-w          zset    waiting buckets by wake time, ms
+w          zset    waiting buckets, and sources of a shared bucket that are away, by wake time, ms
 bs         zset    bs:<bucket>: runnable sources of a shared bucket by start tag
 c          list    c:<second>: cooling objects whose window ends in that second
 pl         zset    polled sources by next poll, ms

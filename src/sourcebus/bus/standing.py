@@ -39,11 +39,11 @@ _RECOVERY_MS = 600_000  # place.lua's: a halved rate is whole again after this l
 @dataclass(frozen=True, slots=True)
 class SourceStats:
     """How a source stands. `state`: idle, ready, waiting or blocked; `reason`, one of `REASONS` or "", says why what is
-    pending does not run; `until_ms` is when that ends, where it is known. `cap` calls may run at once, of all sources of the
-    bucket where it is `shared`. `tokens` in units (None: unlimited), below zero in debt. `oldest_due_ms` is when the oldest
-    ready signal was stored. The counters are all-time, also `waited_ms`: for how long the source (its bucket, but for
-    ``window``) had work that could not run, by the names of `WAITED`; ``window`` is added up over objects.
-    `service_ms` is a mean; `now_ms` is the bus's time."""
+    pending does not run (``provider_pause``: the provider said wait, or cannot be reached); `until_ms` is when that ends, where
+    it is known. `cap` calls may run at once, of all sources of the bucket where it is `shared`. `tokens` in units (None:
+    unlimited), below zero in debt. `oldest_due_ms` is when the oldest ready signal was stored. The counters are all-time, also
+    `waited_ms`: for how long the source (its bucket, but for ``window``) had work that could not run, by the names of `WAITED`;
+    ``window`` is added up over objects. `service_ms` is a mean; `now_ms` is the bus's time."""
 
     source_id: str
     state: str
@@ -113,6 +113,8 @@ def standing(
         return "ready", "" if consumers else "no_worker", None  # leases outlive no consumer: these wait to be reaped
     if not ready and (next_due_ms is None or next_due_ms > now_ms):
         return "waiting", "window_or_backoff", next_due_ms
+    if source["away"] > now_ms:
+        return "waiting", "provider_pause", int(max(source["away"], bucket["pause"]))
     if int(bucket["where"]) == _IN_WAIT and bucket["at"] > now_ms:
         return "waiting", "provider_pause" if int(bucket["why"]) == _WHY_PAUSE else "tokens", int(bucket["at"])
     if not consumers:  # before the cap: leases that nobody extends fill it until somebody reaps them
@@ -211,7 +213,7 @@ def _waited(source: Mapping[str, float], bucket: Mapping[str, float], now_ms: fl
     """The stored totals grow when a place is left, so what has been waited in the present one comes on top."""
     waited = {
         "tokens": bucket["w_tokens"],
-        "provider_pause": bucket["w_pause"],
+        "provider_pause": bucket["w_pause"] + source["w_away"],
         "cap": bucket["w_cap"],
         "window": source["w_window"],
         "no_worker": bucket["w_worker"],

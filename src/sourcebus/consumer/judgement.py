@@ -11,7 +11,7 @@ _NEEDS_AUTH_MS = 60_000
 
 
 def judge(error: Exception) -> tuple[Settle, float]:
-    """How a lease that met this error ends, and for how many milliseconds its bucket pauses (0: not at all)."""
+    """How a lease that met this error ends, and for how many milliseconds its bucket (429) or source waits (0: not)."""
     match error:
         case Throttled():
             return Settle.THROTTLED, _THROTTLE_MS if error.retry_after_ms is None else error.retry_after_ms

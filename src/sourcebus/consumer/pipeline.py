@@ -208,12 +208,18 @@ class Pipeline:
         self._invite(self._bus.nack([lease], text, how=how, wait_ms=wait_ms, cost=cost, service_ms=service_ms).invite)
         batch.settled([lease])
         if how in (Settle.THROTTLED, Settle.UNAVAILABLE):
-            self._spare(batch, lease.source_id)
+            self._spare(batch, lease.source_id, how)
 
-    def _spare(self, batch: Batch, source_id: str) -> None:
-        """The provider said wait: what was claimed of its quota and not begun goes back, and waits with the rest."""
+    def _spare(self, batch: Batch, source_id: str, how: Settle) -> None:
+        """The provider said wait: what was claimed of its quota and not begun goes back, and waits with the rest. Of a source
+        that cannot be reached, only its own does."""
         bucket = self._bucket_of(source_id)
-        if rest := batch.take_back(lambda lease: self._bucket_of(lease.source_id) == bucket):
+
+        def waits_too(lease: Lease) -> bool:
+            shares = how is Settle.THROTTLED and self._bucket_of(lease.source_id) == bucket
+            return shares or lease.source_id == source_id
+
+        if rest := batch.take_back(waits_too):
             self._invite(self._bus.nack(rest, how=Settle.RELEASE).invite)
 
     def _bucket_of(self, source_id: str) -> tuple[bool, str]:

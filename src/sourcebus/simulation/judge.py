@@ -69,12 +69,14 @@ class Books:
 
     items: dict[Key, Item] = field(default_factory=dict[Key, Item])
     buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
+    away_until: dict[str, float] = field(default_factory=dict[str, float])
+    """Source → until when it is held back because it could not be reached."""
     now: float = _NEVER
 
     def copy(self) -> Books:
         items = {key: copy(item) for key, item in self.items.items()}
         buckets = {name: replace(bucket, in_flight=set(bucket.in_flight)) for name, bucket in self.buckets.items()}
-        return Books(items, buckets, self.now)
+        return Books(items, buckets, dict(self.away_until), self.now)
 
 
 def key_of(lease: Lease | SourceChanged) -> Key:
@@ -118,6 +120,7 @@ class Judge:
 
     def unregistered(self, source_id: str) -> None:
         self.held.discard(source_id)
+        self.books.away_until.pop(source_id, None)
         if source_id in self.sources and not self.sources[source_id].quota.bucket:
             self.books.buckets[source_id] = Bucket(self.sources[source_id].quota, self.sources[source_id].quota.burst)
         for key in [key for key in self.books.items if key[0] == source_id]:
@@ -186,6 +189,9 @@ class Judge:
         now = float(lease.claimed_at_ms)
         if now < bucket.paused_until:
             self.breaks(6, f"{_shown(key)} claimed {bucket.paused_until - now:.0f} ms before the end of its provider's pause")
+        away_until = self.books.away_until.get(lease.source_id, _NEVER)
+        if now < away_until:
+            self.breaks(6, f"{_shown(key)} claimed {away_until - now:.0f} ms before its source is tried again")
         bucket.in_flight.add(key)
         living = [one for one in bucket.in_flight if self.books.items[one].deadline > now]
         if len(living) > bucket.quota.concurrency:
@@ -220,8 +226,11 @@ class Judge:
             item.window_until = lease.claimed_at_ms + self.sources[lease.source_id].window_ms
         elif how is Settle.RELEASE:
             bucket.level += 1.0
-        elif how in (Settle.THROTTLED, Settle.UNAVAILABLE):
+        elif how is Settle.THROTTLED:
             bucket.paused_until = max(bucket.paused_until, bus_ms + wait_ms)
+        elif how is Settle.UNAVAILABLE:
+            away_until = self.books.away_until
+            away_until[lease.source_id] = max(away_until.get(lease.source_id, _NEVER), bus_ms + wait_ms)
         item.hopeless = how is Settle.HOPELESS
 
     def extended(self, leases: Sequence[Lease], kept: Sequence[bool], lease_ms: float) -> None:

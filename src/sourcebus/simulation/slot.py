@@ -240,7 +240,9 @@ class Slot:
             place.failed += 1
         self._celery.publish(self._wire.nack([lease], str(answer.error), how, wait_ms=wait_ms, service_ms=service_ms))
         batch.settled([lease])
-        if how in (Settle.THROTTLED, Settle.UNAVAILABLE):  # what was claimed of the same quota waits with the rest
+        if how is Settle.UNAVAILABLE:  # what else was claimed of this source waits with the rest
+            self._release(batch.take_back(lambda other: other.source_id == lease.source_id))
+        elif how is Settle.THROTTLED:  # and of the same quota
             bucket = place.source.bucket
             self._release(batch.take_back(lambda other: self._places[other.source_id].source.bucket == bucket))
 

@@ -147,7 +147,7 @@ while taken < want and not stop and skips > 0 do
       charge_tokens(b, got * s[S_COST], now)
     end
     touch_source(n, s)
-    place_source(n, s)
+    place_source(n, s, now)
     local again, next_tag = place_bucket(id, b, now)
     touch_bucket(id, b)
     b[B_TOUCHED] = PLACED

@@ -1,6 +1,6 @@
 -- Ends leases without success. `how`: failed (back off, or dead letter after the last attempt), hopeless (dead letter at
--- once), throttled (the bucket pauses until now + wait_ms and its rate is halved; costs no attempt), unavailable (the same
--- pause, but the rate is not to blame), release (not begun: as if never claimed).
+-- once), throttled (the bucket pauses until now + wait_ms and its rate is halved; costs no attempt), unavailable (this source
+-- is away until then, whoever shares its bucket goes on; costs no attempt), release (not begun: as if never claimed).
 -- @include core place queue settle summon
 -- @arg now
 -- @args field fence how cost service_ms wait_ms error
@@ -14,6 +14,13 @@ local function halve(b, claimed)
     local share = min(1, b[B_FACTOR] + max(0, now - b[B_FACTOR_AT]) / RECOVERY_MS)
     b[B_FACTOR], b[B_FACTOR_AT], b[B_HALVED_AT] = max(LEAST_FACTOR, share / 2), now, now
   end
+end
+
+-- Like a pause, it only ever extends.
+local function hold_back(s, until_ms)
+  local from = max(now, s[S_AWAY])
+  if s[S_BUCKET] ~= 0 and until_ms > from then s[S_W_AWAY] = s[S_W_AWAY] + until_ms - from end -- else its bucket counts it
+  s[S_AWAY] = max(s[S_AWAY], until_ms)
 end
 
 local function back_to_front(n, field, r)
@@ -35,6 +42,7 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
     if how == 'release' then
       s[S_CLAIMED] = s[S_CLAIMED] - 1
       end_lease(n, s, r, 0, 0, now)
+      if r[R_FLAGS] >= BEGUN then r[R_FLAGS] = flags_of_rest(r, r[R_FLAGS]) end -- an earlier claim had begun its pass
       back_to_front(n, field, r)
     elseif how == 'throttled' or how == 'unavailable' then
       local b = bucket(bucket_id(n, s))
@@ -43,9 +51,11 @@ for i = #fields, 1, -1 do -- backwards, so that what is given back keeps its ord
         local c = cold(n, s)
         c[C_THROTTLED] = c[C_THROTTLED] + 1
         halve(b, r[X_CLAIMED])
+        b[B_PAUSE] = max(b[B_PAUSE], now + math.ceil(wait_ms)) -- a pause only ever extends
+      else
+        hold_back(s, now + math.ceil(wait_ms))
       end
       r[R_FLAGS] = flags_of_rest(r, r[R_FLAGS])
-      b[B_PAUSE] = max(b[B_PAUSE], now + math.ceil(wait_ms)) -- a pause only ever extends
       back_to_front(n, field, r)
     else
       local c = cold(n, s)

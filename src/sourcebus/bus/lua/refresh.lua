@@ -23,8 +23,9 @@ count_accept(n, answer)
 touch(n)
 local look_again = flush(now)
 local status, until_ms = 'queued', 0
-if b[B_PAUSE] > now then
-  status, until_ms = 'provider_pause', math.ceil(b[B_PAUSE])
+local pause = max(b[B_PAUSE], s[S_AWAY])
+if pause > now then
+  status, until_ms = 'provider_pause', math.ceil(pause)
 elseif s[S_PAUSED] ~= 0 then
   status = 'paused'
 elseif answer == DEFERRED then

@@ -55,6 +55,7 @@ if old and old ~= id then
     buckets[n] = false
   else
     call('ZREM', ROOT .. 'bs:' .. old, n)
+    call('ZREM', ROOT .. 'w', n)
     touch_bucket(old, left)
   end
 end

@@ -9,10 +9,8 @@ local field = ARGV[2]
 local n = load_all({ field })[1]
 local s, r = sources[n], held(field, tonumber(ARGV[3]))
 if not s or not r then
-  if r then
-    drop(field)
-    flush(now)
-  end
+  if r then drop(field) end
+  flush(now) -- also the time, as every other word about a lease does
   return { {}, 0 }
 end
 local service, signal = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -21,11 +19,9 @@ learn(s, service)
 s[S_ACKED] = s[S_ACKED] + 1
 if ARGV[7] == '1' then r[R_FLAGS] = r[R_FLAGS] % NEWER end
 r[R_FLAGS] = flags_of_rest(r, 0)
-if r[X_DIRTY] == 0 then
+if r[X_DIRTY] == 0 or LANE[signal] > r[R_LANE] then -- as in `merge`: a lesser lane's signal does not hide the better one's
   local _, _, observed = unpack_at(P_FORMAT, r[R_PAYLOAD])
   r[R_LANE], r[R_PAYLOAD] = LANE[signal], scan_payload(signal, observed)
-else
-  r[R_LANE] = max(r[R_LANE], LANE[signal])
 end
 r[R_ATTEMPTS] = 0
 make_ready(n, field, r)

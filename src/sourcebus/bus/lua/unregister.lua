@@ -24,6 +24,7 @@ if n then
     local b = bucket(id)
     b[B_IN_FLIGHT] = b[B_IN_FLIGHT] - s[S_IN_FLIGHT]
     call('ZREM', ROOT .. 'bs:' .. id, n)
+    call('ZREM', ROOT .. 'w', n)
     touch_bucket(id, b)
   end
   call('HSET', ROOT .. 'gone', n, '') -- its queue first; then how far its dead letters have been looked for

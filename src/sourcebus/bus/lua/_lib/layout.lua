@@ -7,10 +7,11 @@
 --   next_wake: when the waiting consumer means to look again, ms · ticked: when housekeeping was done last, ms
 -- @struct N d n0 n1 n2 delayed max_pending accepted merged
 --   all that a signal to a busy source needs: n0 n1 n2: ready records per lane (backfill, live, manual); two all-time counters
--- @struct S d bucket paused weight window cost live_weight in_flight finish est turn dead claimed acked service w_window
+-- @struct S d bucket paused weight window cost live_weight in_flight finish est turn dead claimed acked service w_window away w_away
 --   finish: SFQ finish tag, µs of work · est: expected service, ms · turn: live claims since the last backfill one
 --   dead: dead letters now · claimed, acked: all-time counters · service: sum of service times, ms
 --   w_window: sum of the times for which changes were held back by a window or a backoff, ms
+--   away: held back until then because it cannot be reached, ms · w_away: sum of those times in a shared bucket, ms
 -- @struct B d shared rate burst cap tat pause in_flight where at why factor factor_at halved_at since w_tokens w_pause w_cap w_worker
 --   shared: 1 where several sources may draw from it · rate: units per ms, 0 = unlimited · tat: GCRA's arrival time
 --   factor: learned share of the rate at factor_at · where/at/why: the present place, see place.lua, since `since`

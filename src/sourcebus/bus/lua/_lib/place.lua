@@ -1,5 +1,6 @@
 -- Where a source and its bucket belong. Every transition ends here; nothing else writes the sets `z` (ready buckets,
--- scored by start tag), `w` (buckets waiting until a time) and `bs:<bucket>` (runnable sources of a shared bucket).
+-- scored by start tag), `w` (buckets waiting until a time; and sources of a shared bucket that are away until then) and
+-- `bs:<bucket>` (runnable sources of a shared bucket).
 local NOWHERE, IN_READY, IN_WAIT = 0, 1, 2
 local NO_REASON, WHY_TOKENS, WHY_PAUSE, WHY_CAP = 0, 1, 2, 3
 local REFRESH_TAG = -1 -- a manual refresh goes before every start tag
@@ -36,7 +37,8 @@ local function bucket_state(id, b, now)
     s = n and source(n)
   end
   if not tag or not s then return NOWHERE, 0, NO_REASON end
-  if b[B_PAUSE] > now then return IN_WAIT, b[B_PAUSE], WHY_PAUSE end
+  if b[B_PAUSE] > now then return IN_WAIT, max(b[B_PAUSE], s[S_AWAY]), WHY_PAUSE end
+  if s[S_AWAY] > now then return IN_WAIT, s[S_AWAY], WHY_PAUSE end
   if b[B_IN_FLIGHT] >= b[B_CAP] then return NOWHERE, 0, WHY_CAP end
   if b[B_RATE] > 0 and tag ~= REFRESH_TAG then
     local room = b[B_BURST] - min(s[S_COST], b[B_BURST])
@@ -73,12 +75,23 @@ local function place_bucket(id, b, now)
   return where, at, why, n
 end
 
--- Keeps a shared bucket's own order of its sources; a bucket with one source needs none.
-local function place_source(n, s)
-  if s[S_BUCKET] == 0 then return end
+-- Keeps a shared bucket's own order of its sources; a bucket with one source needs none. A source that is away stands in `w`
+-- by its own number, which is free there. Answers when it has to be looked at again.
+local function place_source(n, s, now)
+  if s[S_BUCKET] == 0 then return math.huge end
   local key = ROOT .. 'bs:' .. bucket_id(n, s)
+  if s[S_AWAY] > now then
+    call('ZREM', key, n)
+    call('ZADD', ROOT .. 'w', s[S_AWAY], n)
+    return s[S_AWAY]
+  end
+  if s[S_AWAY] > 0 then
+    call('ZREM', ROOT .. 'w', n)
+    s[S_AWAY] = 0
+  end
   local tag = start_tag(n, s)
   if tag then call('ZADD', key, tag, n) else call('ZREM', key, n) end
+  return math.huge
 end
 
 local function charge_tokens(b, cost, now)
@@ -156,9 +169,10 @@ local function encode_counts(_, q) return pack(N_FORMAT, unpack(q, N_FIRST, N_LA
 
 -- Writes everything. Answers whether something became due earlier than the waiting consumer means to look.
 local function flush(now)
+  local back = math.huge
   for i = 1, #touched_sources do
     local s = sources[touched_sources[i]]
-    if s then place_source(touched_sources[i], s) end
+    if s then back = min(back, place_source(touched_sources[i], s, now)) end
   end
   for key, list in pairs(pushes) do send('RPUSH', key, list) end
   pushes = {}
@@ -168,5 +182,5 @@ local function flush(now)
   flush_hash('src', touched_sources, sources, encode_source)
   touched_counts, touched_sources = {}, {}
   save_meta()
-  return min(due, wake) < m[M_NEXT_WAKE]
+  return min(due, wake, back) < m[M_NEXT_WAKE]
 end

@@ -129,7 +129,13 @@ local function promote(now, most)
   local woken = call('ZRANGEBYSCORE', ROOT .. 'w', '-inf', now, 'LIMIT', 0, most)
   load_buckets(woken)
   for _, id in ipairs(woken) do
-    if buckets[id] then touch_bucket(id, buckets[id]) else call('ZREM', ROOT .. 'w', id) end
+    if buckets[id] then
+      touch_bucket(id, buckets[id])
+    elseif sources[id] then -- of a shared bucket, and away until now
+      touch(id)
+    else
+      call('ZREM', ROOT .. 'w', id)
+    end
   end
   return #due + #woken
 end
