@@ -299,7 +299,7 @@ class Desk:
             return Check(name, False, str(error), f"sourcebus source set {source.id}")
         state = self._catalog.state(source.id)
         if error := state.get("error"):
-            return Check(name, False, str(error), f"sourcebus status {source.id} says when it is tried again")
+            return Check(name, False, str(error).rstrip("."), f"sourcebus status {source.id} says when it is tried again")
         if held := state.get("held"):
             return Check(
                 name, False, f"{held['count']} of {held['of']} deletes are held", f"sourcebus source release {source.id}"

@@ -242,7 +242,7 @@ def test_a_quota_that_the_connector_recommends_is_shared_too(runtime: Runtime):
     assert sum(line.throttled for line in runtime.bus.stats(names) if line) == 1
 
 
-@pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])
+@pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired.")])
 def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
     runtime: Runtime, source: FakeConnector, error: Exception
 ):
@@ -253,7 +253,7 @@ def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
     assert line["error"] == str(error) and line["reason"] == "provider_pause"
     assert line["why"].startswith("tries again in "), "no provider said anything"
     (check,) = [check for check in runtime.desk.doctor() if check.name == "source s"]
-    assert check.ok is False and check.detail == str(error)
+    assert check.ok is False and check.detail == str(error).rstrip("."), "a sentence about what helps follows"
     assert stats(runtime).throttled == 0 and stats(runtime).learned_share == 1.0
 
 
