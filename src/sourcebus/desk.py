@@ -89,7 +89,7 @@ class Desk:
             "mode": source.mode.value,
             "state": stats.state if stats else "unknown",
             "reason": stats.reason if stats else "the bus does not know it yet",
-            "why": stats.why if stats else "the bus does not know it yet",
+            "why": _why(stats, state),
             "until": from_ms(stats.until_ms).isoformat() if stats and stats.until_ms else None,
             "pending": stats.pending if stats else None,
             "in_flight": stats.in_flight if stats else None,
@@ -176,7 +176,7 @@ class Desk:
                     if on_progress:
                         on_progress(result.checked)
             self._compare(source_id, connector, page, seen, result)
-            self._find_orphans(source_id, connector, seen, result)
+            self._compare_unlisted(source_id, connector, seen, result)
         finally:
             connector.close()
         if on_progress:
@@ -208,12 +208,19 @@ class Desk:
         except ConnectorError:
             return known.state != "unreadable"
 
-    def _find_orphans(self, source_id: str, connector: Connector, seen: set[str], result: Verified) -> None:
+    def _compare_unlisted(self, source_id: str, connector: Connector, seen: set[str], result: Verified) -> None:
+        """What is indexed and was not listed: gone, or the source lists only a part, or cannot list at all."""
         after = None
         while page := self._catalog.objects(source_id, after=after, limit=5_000):
-            for ref, _version in page:
-                if ref not in seen and connector.version(ref) is None:
+            for ref, known in page:
+                if ref in seen:
+                    continue
+                result.checked += 1
+                version = connector.version(ref)
+                if version is None:
                     result.orphaned.append(ref)
+                elif version != known.version:
+                    result.stale.append(ref)
             after = page[-1][0]
 
     # --- health --------------------------------------------------------------------------------------------------
@@ -290,8 +297,10 @@ class Desk:
             self._connect(source).close()
         except InvalidInput as error:
             return Check(name, False, str(error), f"sourcebus source set {source.id}")
-        held = self._catalog.state(source.id).get("held")
-        if held:
+        state = self._catalog.state(source.id)
+        if error := state.get("error"):
+            return Check(name, False, str(error).rstrip("."), f"sourcebus status {source.id} says when it is tried again")
+        if held := state.get("held"):
             return Check(
                 name, False, f"{held['count']} of {held['of']} deletes are held", f"sourcebus source release {source.id}"
             )
@@ -304,6 +313,15 @@ class Desk:
             return Check("disk", None, str(error))
         fix = "make room: events wait while the disk is full, none is lost"
         return Check("disk", free >= _LEAST_FREE_BYTES, f"{free // 2**20} MiB free", fix)
+
+
+def _why(stats: SourceStats | None, state: JsonObject) -> str:
+    """The bus pauses a bucket for a 429 and for a source out of reach alike; only the first of these did the provider say."""
+    if stats is None:
+        return "the bus does not know it yet"
+    if stats.reason == "provider_pause" and state.get("error"):
+        return stats.why.replace("provider said wait, ", "tries again in ")
+    return stats.why
 
 
 def _feed(stats: SourceStats | None, state: JsonObject, heard: Heard) -> JsonObject:

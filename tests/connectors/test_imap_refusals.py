@@ -169,6 +169,7 @@ def test_what_a_refusal_means(text: str, doing: str, kind: type[ConnectorError],
     from imapclient.exceptions import IMAPClientError
 
     error = meaning(IMAPClientError(text), doing)
+    assert "b'" not in str(error), "said as the server said it, not as Python writes bytes"
     assert type(error) is kind or (kind is SourceUnavailable and isinstance(error, kind))
     if isinstance(error, Throttled):
         assert error.retry_after_ms == wait_ms

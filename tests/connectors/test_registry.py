@@ -41,8 +41,17 @@ def test_an_installed_connector_is_found_and_only_it_is_imported(installed: Path
 
 
 def test_one_that_cannot_be_imported_says_why(installed: Path) -> None:
-    with pytest.raises(InvalidInput, match="no_such_module_anywhere"):
+    with pytest.raises(InvalidInput, match="no_such_module_anywhere") as refused:
         create("stranger_broken", {}, None)
+    assert "stranger_broken:make" in refused.value.fix
+
+
+def test_one_whose_extra_is_not_installed_says_how_to_install_it(installed: Path) -> None:
+    with (installed / "strangers-1.0.dist-info" / "METADATA").open("a") as metadata:
+        metadata.write("Provides-Extra: stranger_broken\n")
+    with pytest.raises(InvalidInput) as refused:
+        create("stranger_broken", {}, None)
+    assert refused.value.fix == "pip install 'strangers[stranger_broken]'"
 
 
 def test_an_unknown_name_lists_the_known_ones(installed: Path) -> None:

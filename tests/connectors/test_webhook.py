@@ -319,6 +319,12 @@ def test_a_wrong_setting_is_named(config: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         connector(**config)
     assert refused.value.field == field
+    assert "value error" not in str(refused.value)  # pydantic's own words
+
+
+def test_a_page_that_is_saved_twice_is_not_stale_for_half_a_minute() -> None:
+    """The dedup window is how long a second change may wait; a CMS has no quota that asks for more than a few seconds."""
+    assert connector().recommended.window_ms <= 5_000
 
 
 # --- reading

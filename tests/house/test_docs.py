@@ -81,7 +81,7 @@ def test_every_command_and_option_is_described() -> None:
 def typed(text: str) -> Iterator[list[str]]:
     """The words of each command line in shell blocks and in `code` that begins with sourcebus."""
     for block in re.findall(r"```(?:sh|shell|console|bash)\n(.*?)```", text, flags=re.S):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||[;|&]|\bdo\b|\buntil\b", line.split(" #")[0]):
                 yield words(part)
     for code in re.findall(r"`([^`\n]+)`", text):
@@ -89,10 +89,11 @@ def typed(text: str) -> Iterator[list[str]]:
 
 
 def words(line: str) -> list[str]:
+    line = line.strip().removeprefix("$ ")
     try:
-        return shlex.split(line.strip().removeprefix("$ "))
-    except ValueError:
-        return []
+        return shlex.split(line)
+    except ValueError:  # a quotation that goes on in the next line
+        return line.split()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -259,7 +260,7 @@ def test_a_quota_that_the_connector_recommends_is_shared_too(runtime: Runtime):
     assert sum(line.throttled for line in runtime.bus.stats(names) if line) == 1
 
 
-@pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired")])
+@pytest.mark.parametrize("error", [SourceUnavailable("the root is missing"), NeedsAuth("the token has expired.")])
 def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
     runtime: Runtime, source: FakeConnector, error: Exception
 ):
@@ -268,7 +269,51 @@ def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
     assert found(runtime, "apples") == ["a"]
     (line,) = runtime.desk.status(["s"])
     assert line["error"] == str(error) and line["reason"] == "provider_pause"
+    assert line["why"].startswith("tries again in "), "no provider said anything"
+    (check,) = [check for check in runtime.desk.doctor() if check.name == "source s"]
+    assert check.ok is False and check.detail == str(error).rstrip("."), "a sentence about what helps follows"
     assert stats(runtime).throttled == 0 and stats(runtime).learned_share == 1.0
+
+
+def test_what_a_source_said_while_it_was_out_of_reach_is_not_shown_once_it_answers_again(
+    runtime: Runtime, source: FakeConnector
+):
+    source.failing["a"] = SourceUnavailable("HTTP 500")
+    changed(runtime, "b", "a")
+    source.failing.clear()
+    assert runtime.desk.status(["s"])[0]["error"] == "HTTP 500"
+    deadline = time.monotonic() + 10
+    while story(runtime, "a")[0] != "unchanged" and time.monotonic() < deadline:
+        work(runtime)
+        time.sleep(0.05)
+    assert runtime.desk.status(["s"])[0]["error"] is None
+
+
+def test_what_a_listing_met_is_shown_until_a_listing_succeeds(runtime: Runtime, source: FakeConnector):
+    runtime.catalog.set_state("s", error="the listing: HTTP 403")
+    changed(runtime, "a")
+    assert runtime.desk.status(["s"])[0]["error"] == "the listing: HTTP 403"
+    runtime.intake.accept([SourceChanged("s", WHOLE_SOURCE, ChangeKind.SCAN)])
+    work(runtime)
+    assert runtime.desk.status(["s"])[0]["error"] is None
+
+
+class ListsNothing(FakeConnector):
+    """Answers for each object and cannot be listed."""
+
+    def changes(self, cursor: str | None, scope: str = WHOLE_SOURCE) -> Iterator[Change | Cursor]:
+        yield Cursor(None)
+
+
+def test_verify_asks_for_each_indexed_object_that_a_listing_does_not_show(runtime: Runtime):
+    made = ListsNothing({"a": "apples", "b": "bananas", "c": "cherries"})
+    registry.register("fake", made)
+    runtime.sources.add(Source("s", "fake"))
+    changed(runtime, "a", "b", "c")
+    made.objects["a"] = "apricots"
+    del made.objects["b"]
+    verified = runtime.desk.verify("s")
+    assert (verified.checked, verified.stale, verified.orphaned) == (3, ["a"], ["b"])
 
 
 def test_a_full_disk_loses_nothing(runtime: Runtime, source: FakeConnector, monkeypatch: pytest.MonkeyPatch):

@@ -44,6 +44,7 @@ def test_each_delivery_has_a_line_that_says_what_followed(http: httpx.Client, ru
     assert found[-1]["detail"] == {"events": 1, "objects": ["updated a"], "delivery_id": "d1"}
     assert found[3]["detail"] == {"note": "ping"}
     assert found[0]["detail"] == {"refused": "the signature is missing"}
+    assert found[1]["detail"]["refused"].startswith("body"), "the field is named"
 
 
 def test_nothing_secret_is_in_a_line_or_in_the_database(

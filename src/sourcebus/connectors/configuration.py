@@ -29,4 +29,5 @@ def configured(model: type[C], config: Mapping[str, Any]) -> C:
         where = ".".join(["config", *map(str, first["loc"])])
         if first["type"] == "extra_forbidden":
             raise InvalidInput(where, "is not a setting of this connector", "see its page in docs/connectors") from None
-        raise InvalidInput(where, first["msg"][:1].lower() + first["msg"][1:]) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(where, said[:1].lower() + said[1:]) from None

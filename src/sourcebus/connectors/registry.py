@@ -61,8 +61,15 @@ def _load(entry: EntryPoint) -> Factory:
         raise InvalidInput(
             "connector",
             f"{entry.name!r} is installed but cannot be loaded ({type(error).__name__}: {error})",
-            f"repair {entry.value}, or install what it needs",
+            _repair(entry, error),
         ) from error
+
+
+def _repair(entry: EntryPoint, error: Exception) -> str:
+    extras = (entry.dist.metadata.get_all("Provides-Extra") or ()) if entry.dist else ()
+    if isinstance(error, ImportError) and entry.dist and entry.name in extras:
+        return f"pip install '{entry.dist.name}[{entry.name}]'"
+    return f"repair {entry.value}, or install what it needs"
 
 
 def _factory(connector: type[Connector] | Connector | Factory) -> Factory:

@@ -27,6 +27,9 @@ _log = structlog.get_logger(__name__)
 
 _GROUP_BYTES = 4_000_000
 
+_LOOKED_MS = 1_000
+"""How often it is looked up whether a source that answers is shown with an error; shorter than any pause after one."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Done:
@@ -72,6 +75,7 @@ class Pipeline:
         self._first_ms = 0.0
         self._quotas: dict[str, QuotaLeft] = {}
         self._batched: set[str] = set()
+        self._looked_ms: dict[str, float] = {}
 
     def __call__(self, batch: Batch) -> float:
         """Works the batch off. Answers the mean milliseconds that one lease took, writing included."""
@@ -155,6 +159,7 @@ class Pipeline:
     def _judge_feeds(self, done: Sequence[_Done]) -> None:
         """Before the leases end, so that what has to follow is on the bus by then. What fails here is made up for later."""
         try:
+            self._recovered(done)
             self._feed.settled([(one.lease, one.outcome, one.bound) for one in done])
             for one in done:
                 if one.scanned and not one.again and one.lease.object_ref == WHOLE_SOURCE:
@@ -201,7 +206,7 @@ class Pipeline:
         how, wait_ms = judge(error)
         _log.warning("extraction_failed", source_id=lease.source_id, object_ref=lease.object_ref, error=text, how=how.value)
         if how is Settle.UNAVAILABLE:
-            self._say(lease.source_id, text)
+            self._say(lease, text)
         self._note(lease, text, how)
         if lease.change_kind is ChangeKind.SCAN and lease.object_ref == WHOLE_SOURCE:
             self._put_off(lease)
@@ -244,8 +249,23 @@ class Pipeline:
         except (InvalidInput, CatalogError) as error:  # removed, or not to be asked just now
             _log.warning("state_not_written", source_id=lease.source_id, error=str(error))
 
-    def _say(self, source_id: str, text: str) -> None:
+    def _say(self, lease: Lease, text: str) -> None:
+        # What a listing met only a listing can take back; what an object met, any object that is claimed later.
+        since_ms = None if lease.change_kind is ChangeKind.SCAN else lease.claimed_at_ms
         try:
-            self._catalog.set_state(source_id, error=text)
+            self._catalog.set_state(lease.source_id, error=text, error_since_ms=since_ms)
         except CatalogError as error:
-            _log.error("state_not_written", source_id=source_id, error=str(error))
+            _log.error("state_not_written", source_id=lease.source_id, error=str(error))
+
+    def _recovered(self, done: Sequence[_Done]) -> None:
+        """The source answers for objects again, so what it said when it did not is not true any more. Looked up once a second
+        for each source; an error pauses for longer, so the first objects after it always look."""
+        claimed_ms = {
+            one.lease.source_id: one.lease.claimed_at_ms for one in done if one.lease.change_kind is not ChangeKind.SCAN
+        }
+        now_ms = self._clock.monotonic_ms()
+        asked = [id for id in claimed_ms if now_ms - self._looked_ms.get(id, float("-inf")) >= _LOOKED_MS]
+        self._looked_ms |= dict.fromkeys(asked, now_ms)
+        for source_id, state in self._catalog.states(asked).items() if asked else ():
+            if claimed_ms[source_id] > state.get("error_since_ms", float("inf")):
+                self._catalog.set_state(source_id, error=None, error_since_ms=None)

@@ -352,7 +352,7 @@ class _Turn:
         del told["of"]
         told["took_ms"] = round(self._clock.monotonic_ms() - self._ticks, 1)
         told["spent"] = round(self._meter.spent(), 3)
-        state: JsonObject = {"error": None}
+        state: JsonObject = {"error": None, "error_since_ms": None}
         if self._scope == WHOLE_SOURCE:
             began_ms = under_way.began_at_ms if under_way else self._lease.claimed_at_ms
             state["last_scan"] = told | {"began_at_ms": began_ms, "under_way": again is not None}

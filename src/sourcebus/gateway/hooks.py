@@ -65,6 +65,11 @@ METHODS: Final = ("POST", "GET", "OPTIONS")
 _log = structlog.get_logger(__name__)
 
 
+def _why(problem: Problem) -> str:
+    """What is wrong and where, in a line: ``body[1].source: is no text, or empty``."""
+    return f"{problem.field}: {problem.detail}" if problem.field else problem.detail
+
+
 class Door:
     """The ASGI application below ``/hooks/``. It raises `Problem`s; the shield around it answers with them."""
 
@@ -99,7 +104,7 @@ class Door:
             heard, result = await self._take(hook, delivery)
             response = _response(heard)
         except Problem as problem:
-            self._note(hook, delivery, _RESULTS.get(problem.name, "failed"), {"refused": problem.detail}, began_s)
+            self._note(hook, delivery, _RESULTS.get(problem.name, "failed"), {"refused": _why(problem)}, began_s)
             raise
         except ClientDisconnect:
             raise

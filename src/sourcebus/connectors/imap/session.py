@@ -28,6 +28,7 @@ TIMEOUT_S = 60.0
 FAULTS = (IMAPClientError, OSError, UnicodeError, ValueError)
 """What IMAPClient and imaplib raise for refusals, lost connections and answers that are no IMAP."""
 
+_BYTES = re.compile(r"^b(['\"])(.*)\1$", re.DOTALL)  # imaplib makes words of bytes as Python writes them
 _CODE = re.compile(r"\[([A-Z-]+)[\] ]")
 _BACKOFF = re.compile(r"Suggested Backoff Time: (\d+) milliseconds")
 _NEEDS_AUTH = ("AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "PRIVACYREQUIRED", "CONTACTADMIN", "WEBALERT")
@@ -244,7 +245,7 @@ def lost(error: ConnectorError) -> bool:
 
 def meaning(error: BaseException, doing: str) -> ConnectorError:
     """What a refusal or a fault means: response codes of RFC 5530, and the words of providers that send none."""
-    text = str(error)
+    text = _BYTES.sub(r"\2", str(error))
     shown = f"{doing}: {text}"[:500]
     code = found[1] if (found := _CODE.search(text)) else ""
     if isinstance(error, IMAPClientError):

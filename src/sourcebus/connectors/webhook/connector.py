@@ -24,7 +24,7 @@ class WebhookConnector(Connector):
     """A system that posts its changes and that no other connector knows. See docs/connectors/webhook.md."""
 
     name = "webhook"
-    recommended = Recommended(quota=Quota(rate=10.0, burst=20.0, concurrency=4), poll_interval_s=3_600.0)
+    recommended = Recommended(quota=Quota(rate=10.0, burst=20.0, concurrency=4), window_ms=5_000, poll_interval_s=3_600.0)
     _configuration: type[WebhookSettings] = WebhookSettings
 
     def __init__(self, settings: WebhookSettings, credentials: Credentials) -> None:
