@@ -13,7 +13,7 @@ from sourcebus.testing.providers.google_drive import GoogleDriveSimulator
 
 @pytest.fixture(scope="module")
 def google() -> Generator[GoogleDriveSimulator]:
-    with GoogleDriveSimulator(enforce=False) as simulated:
+    with GoogleDriveSimulator(enforce=False, pace=1_000) as simulated:
         yield simulated
 
 

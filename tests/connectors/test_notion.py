@@ -41,7 +41,7 @@ class TestWorkspace(ConnectorSuite):
 
 @pytest.fixture(scope="module")
 def shared() -> Generator[NotionSimulator]:
-    with NotionSimulator(enforce=False) as simulated:
+    with NotionSimulator(enforce=False, pace=100_000) as simulated:
         yield simulated
 
 

@@ -71,8 +71,9 @@ class Meter:
 class GoogleDriveSimulator(ProviderServer):
     """One project with one service account, whose key file is `key_file()`. `shared_drive` and `my_drive` make what there is.
 
-    `delegated` are the users that the account may act for. Changes go straight to a `SimDrive`, inside of `changing()` or
-    through `put`. `courier.faults` lose, repeat and delay messages; `pace` divides the waits of retries.
+    `delegated` are the users that the account may act for. While it is `disabled` nobody signs in, and no token is good.
+    Changes go straight to a `SimDrive`, under `lock` or through `put`. `courier.faults` lose, repeat and delay messages;
+    `pace` divides the waits of retries.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class GoogleDriveSimulator(ProviderServer):
         self.facts = facts or DriveFacts()
         self.project, self.email = "acme-search", "indexer@acme-search.iam.gserviceaccount.com"
         self.delegated: set[str] = set()
+        self.disabled = False
         self.token_s, self.tokens = token_s, dict[str, tuple[str, float]]()
         self.meter = Meter(self.facts, enforce=enforce)
         self.courier = Courier(faults=faults, retry_s=_RETRY_S, retry_on=_RETRY_ON, pace=pace)
@@ -178,7 +180,7 @@ class GoogleDriveSimulator(ProviderServer):
 
         def answer(asked: Asked) -> Answer:
             user, until_s = self.tokens.get(asked.headers.get("authorization", "").removeprefix("Bearer "), ("", 0.0))
-            if until_s < time.monotonic():
+            if self.disabled or until_s < time.monotonic():
                 return refusal(401, "authError", "Invalid Credentials")
             units = cost or (self.facts.download if asked.query.get("alt") == "media" else self.facts.get)
             return self.meter.charge(units) or route(asked, user)
@@ -198,6 +200,8 @@ class GoogleDriveSimulator(ProviderServer):
             or not claims["iat"] <= time.time() + 60 < claims["exp"]
         ):
             return Answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT: check your iat and exp values."})
+        if self.disabled:
+            return Answer(400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"})
         user = claims.get("sub", self.email)
         if user not in {self.email, *self.delegated} or not claims["scope"].endswith("/auth/drive.readonly"):
             told = (
