@@ -117,8 +117,8 @@ async def _steadily(work: Work, began_s: float) -> None:
         while (wait_s := due_s - time.perf_counter()) > 0:
             await asyncio.sleep(wait_s)
         work.due.append((number, due_s))
-        if work.idle:
-            work.idle.pop().next()
+        if work.idle:  # the one that was idle longest: receivers close connections that are not used for seconds
+            work.idle.pop(0).next()
 
 
 def main() -> None:
