@@ -171,7 +171,6 @@ MUTANTS = (
     Mutant(6, "nothing wakes a source that is away", Core, "_place", "call('ZADD', ROOT .. 'w', s[S_AWAY], n)"),
     Mutant(6, "a source that was away is not put back", Core, "_settle", "      touch(id)\n"),
     Mutant(6, "a source that was away is woken for ever", Core, "_place", "    call('ZREM', ROOT .. 'w', n)\n"),
-    Mutant(6, "a refresh hides that its source is away", Lanes, "refresh", "max(b[B_PAUSE], s[S_AWAY])", "b[B_PAUSE]"),
     Mutant(
         6,
         "who moves while it is away is woken in both places",

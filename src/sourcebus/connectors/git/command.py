@@ -180,6 +180,8 @@ class Git:
             return subprocess.Popen(
                 ["git", "--no-pager", *args],
                 env=dict(environment),
+                # Outside of any repository: one that this process happens to stand in has an origin of its own.
+                cwd=os.sep if "ls-remote" in args else None,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
