@@ -176,8 +176,8 @@ def test_an_outage_spares_its_own_source_and_no_other_of_its_bucket(runtime: Run
     shared, refs = Quota(concurrency=100, bucket="tenant"), [f"o{at}" for at in range(20)]
     made = {source_id: FakeConnector(dict.fromkeys(refs, "green")) for source_id in ("broken", "well")}
     for source_id, connector in made.items():
-        registry.register(source_id, connector)
-        runtime.sources.add(Source(source_id, source_id, quota=shared))
+        registry.register(f"fake-{source_id}", connector)
+        runtime.sources.add(Source(source_id, f"fake-{source_id}", quota=shared))
     work(runtime)
     for connector in made.values():
         connector.objects |= dict.fromkeys(refs, "ripe")
