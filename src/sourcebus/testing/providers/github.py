@@ -45,6 +45,7 @@ class GithubServer(ProviderServer):
         self.delivered: list[tuple[str, str, Sent]] = []
         self._repositories: list[SimulatedRepository] = []
         self._hooks: dict[int, dict[str, Any]] = {}
+        self._next_hook = 5000
         self._renamed: dict[str, SimulatedRepository] = {}
         for method, path, handler in self._table():
             self._add(method, f"/repos/{_NAME}{path}", handler)
@@ -85,7 +86,8 @@ class GithubServer(ProviderServer):
     ) -> int:
         """A webhook as a person sets it up; `kind` organization: one that tells of all repositories. Returns its id."""
         with self.lock:
-            hook_id = 5000 + len(self._hooks)
+            hook_id = self._next_hook
+            self._next_hook += 1
             config = {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
             self._hooks[hook_id] = {"id": hook_id, "active": True, "events": [*events], "config": config} | {
                 "of": full_name,
@@ -264,7 +266,8 @@ class GithubServer(ProviderServer):
         if not self.hook_permission:
             return _NOT_FOUND
         wanted = asked.json()
-        if any(hook["config"]["url"] == wanted["config"]["url"] for hook in self._hooks.values()):
+        mine = [hook for hook in self._hooks.values() if self._find(hook["of"]) is repo]
+        if any(hook["config"]["url"] == wanted["config"]["url"] for hook in mine):
             errors = [{"resource": "Hook", "code": "custom", "message": "Hook already exists on this repository"}]
             return Answer(422, {"message": "Validation Failed", "errors": errors})
         config = wanted["config"]
