@@ -37,7 +37,7 @@ class FeedConnector(Connector):
     name = "feed"
     # No feed publishes a quota; a request a second to one server disturbs nobody.
     recommended = Recommended(
-        quota=Quota(rate=1.0, burst=30.0, concurrency=4), window_ms=2_000, poll_interval_s=900.0, cost=0.1
+        quota=Quota(rate=1.0, burst=30.0, concurrency=4), window_ms=1_000, poll_interval_s=900.0, cost=0.1
     )
 
     def __init__(self, settings: FeedSettings, credentials: Credentials) -> None:
