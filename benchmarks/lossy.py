@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from tests.working import at_work
 
 from benchmarks.processes import scratch
 from benchmarks.progress import step
@@ -114,7 +114,7 @@ def _run(seed: int, objects: int) -> _Run:
             secret_key=SecretStr(Fernet.generate_key().decode()),
         )
         door.runtime = runtime = stack.enter_context(build(settings))
-        stack.enter_context(_at_work(runtime))
+        stack.enter_context(at_work(runtime, _TICK_S))
         return _changes(runtime, shelf, courier, seed, objects)
 
 
@@ -159,32 +159,6 @@ def _right(runtime: Runtime, shelf: Shelf) -> bool:
 def _idle(runtime: Runtime) -> bool:
     (stats,) = runtime.bus.stats([_SOURCE])
     return stats is not None and not stats.pending and not stats.in_flight
-
-
-@contextmanager
-def _at_work(runtime: Runtime) -> Generator[None]:
-    """A worker slot and a beat, until the end."""
-    stop = threading.Event()
-
-    def work() -> None:
-        shift = runtime.shift(stop.is_set)
-        while not stop.is_set():
-            shift.run()
-        shift.close()
-
-    def beat() -> None:
-        while not stop.wait(_TICK_S):
-            runtime.housekeeping()
-
-    threads = [threading.Thread(target=work), threading.Thread(target=beat)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def _wait(condition: Callable[[], bool]) -> float:

@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from tests.integration.shelves import Bench
+from tests.working import at_work
 
 from sourcebus.connectors import registry
 from sourcebus.freshness import JITTER
-from sourcebus.runtime import Runtime, build
+from sourcebus.runtime import build
 from sourcebus.settings import Settings
 from sourcebus.testing.providers.courier import Courier, Faults
 from sourcebus.testing.providers.door import Door
 from sourcebus.testing.providers.shelf import Shelf, ShelfConnector
 
 OBJECTS = 200
-
-
-@contextmanager
-def at_work(runtime: Runtime) -> Generator[None]:
-    """A worker slot and a beat, until the end."""
-    stop = threading.Event()
-
-    def run() -> None:
-        shift = runtime.shift(stop.is_set)
-        while not stop.is_set():
-            shift.run()
-        shift.close()
-
-    def beat() -> None:
-        while not stop.wait(0.25):
-            runtime.housekeeping()
-
-    threads = [threading.Thread(target=run), threading.Thread(target=beat)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from tests.working import found, work
 
 from sourcebus.model import Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
@@ -31,15 +32,10 @@ class Desk:
         self.work()
 
     def work(self) -> None:
-        shift = self.runtime.shift()
-        try:
-            while shift.run():
-                pass
-        finally:
-            shift.close()
+        work(self.runtime)
 
     def found(self, word: str) -> list[str]:
-        return [hit.object_ref for hit in self.runtime.catalog.search(word)]
+        return found(self.runtime, word)
 
 
 @pytest.fixture

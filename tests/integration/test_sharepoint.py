@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from tests.working import found, work
 
 from sourcebus.model import Signal, Source, SourceChanged
 from sourcebus.runtime import Runtime, build
@@ -28,15 +29,10 @@ class Desk:
         self.work()
 
     def work(self) -> None:
-        shift = self.runtime.shift()
-        try:
-            while shift.run():
-                pass
-        finally:
-            shift.close()
+        work(self.runtime)
 
     def found(self, word: str) -> list[str]:
-        return [hit.object_ref for hit in self.runtime.catalog.search(word)]
+        return found(self.runtime, word)
 
 
 @pytest.fixture

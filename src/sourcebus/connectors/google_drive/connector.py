@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from sourcebus.connectors.base import Connector, Recommended
@@ -30,6 +29,7 @@ from sourcebus.connectors.google_drive.items import (
 )
 from sourcebus.connectors.google_drive.signin import sign_in
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.same_look import SameLook
 from sourcebus.errors import ConnectorError, InvalidInput, ObjectGone, ObjectUnreadable
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Document, Extraction, Heard, Quota, QuotaLeft, Subscription
 
@@ -39,17 +39,6 @@ RATE_PER_S, BURST, CONCURRENCY = 4_000.0, 20_000.0, 16
 _USUAL_UNITS = GET_UNITS + DOWNLOAD_UNITS
 _REUSE_S = 2.0
 _FORBIDDEN = "forbidden"
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What a thread has just asked, for its next question about the same object. `made`: the document, if it was exported."""
-
-    asked_for: str
-    ref: str
-    at_s: float
-    file: JsonFile | None
-    made: Document | None = None
 
 
 class GoogleDriveConnector(Connector):
@@ -68,6 +57,7 @@ class GoogleDriveConnector(Connector):
         self._feed = Feed(self._api, self._bounds)
         self._channels = Channels(self._api, self._bounds, self._feed)
         self._thread = threading.local()
+        self._look: SameLook[JsonFile, Document] = SameLook(self._fetch, _REUSE_S)
 
     @classmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
@@ -93,30 +83,29 @@ class GoogleDriveConnector(Connector):
         self._thread.parents = {}
 
     def fingerprint(self, ref: str) -> str | None:
-        kept = self._look("fingerprint", ref)
-        return None if kept.file is None else fingerprint_of(kept.file)
+        file = self._look.ask("fingerprint", ref).found
+        return None if file is None else fingerprint_of(file)
 
     def version(self, ref: str) -> str | None:
-        kept = self._look("version", ref, "fingerprint")
-        if kept.file is None:
+        looked = self._look.ask("version", ref)
+        if looked.found is None:
             return None
-        if not is_exported(kept.file):
-            return version_of(kept.file)
-        kept.made = self._export(kept.file)
-        return version_of_text(kept.file, kept.made)
+        if not is_exported(looked.found):
+            return version_of(looked.found)
+        looked.made = self._export(looked.found)
+        return version_of_text(looked.found, looked.made)
 
     def extract(self, ref: str) -> Extraction:
-        kept = self._look("extract", ref, "fingerprint", "version")
-        file = kept.file
+        looked = self._look.ask("extract", ref)
+        file = looked.found
         if file is None:
             raise ObjectGone(f"Drive has no file {ref[:200]!r} in this source")
         if is_exported(file):
-            made = kept.made or self._export(file)
+            made = looked.made or self._export(file)
             version = version_of_text(file, made)
         else:
             data = self._download(file)
             version, made = version_of_bytes(file, data), self._made(file, str(file.get("name", "")), data)
-        self._thread.kept = None
         place = {"url": file.get("webViewLink"), "modified_at": file.get("modifiedTime")}
         return Extraction([replace(made, metadata={**made.metadata, **place})], version, fingerprint_of(file))
 
@@ -153,17 +142,6 @@ class GoogleDriveConnector(Connector):
         except ObjectUnreadable as error:
             version = version_of_bytes(file, data) if not is_exported(file) else version_unread(file, error.reason)
             raise ObjectUnreadable(error.reason, error.detail, version=version, fingerprint=fingerprint_of(file)) from error
-
-    def _look(self, asked_for: str, ref: str, *by: str) -> _Kept:
-        """The file that this thread has asked for in the same look, by one of these calls; else the file now."""
-        kept: _Kept | None = getattr(self._thread, "kept", None)
-        self._thread.kept = None
-        if not (kept and kept.ref == ref and kept.asked_for in by and time.monotonic() - kept.at_s < _REUSE_S):
-            kept = _Kept(asked_for, ref, time.monotonic(), self._fetch(ref))
-        kept.asked_for = asked_for
-        if kept.file is not None:  # what is gone may be back for the next look, which may begin with its extraction
-            self._thread.kept = kept
-        return kept
 
     def _fetch(self, ref: str) -> JsonFile | None:
         """The file; None: Drive confirms that this source has no such file (any more)."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from sourcebus.connectors.base import Connector, Recommended
@@ -16,6 +13,7 @@ from sourcebus.connectors.notion.feed import ROWS, Feed
 from sourcebus.connectors.notion.hooks import hear
 from sourcebus.connectors.notion.pages import is_ref, is_trashed
 from sourcebus.connectors.notion.reader import Read, Reader, State
+from sourcebus.connectors.same_look import SameLook
 from sourcebus.errors import InvalidInput, ObjectGone, ObjectUnreadable
 from sourcebus.model import WHOLE_SOURCE, Change, Cursor, Delivery, Extraction, Heard, Quota, QuotaLeft, Subscription
 
@@ -31,17 +29,6 @@ _REUSE_S = 5.0
 """Longer than elsewhere: the content of a long page takes several answers."""
 
 _FORBIDDEN = "forbidden"
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What a thread has just asked, for its next question about the same page."""
-
-    asked_for: str
-    ref: str
-    at_s: float
-    state: State | None
-    read: Read | None = None
 
 
 class NotionConnector(Connector):
@@ -67,7 +54,7 @@ class NotionConnector(Connector):
         )
         self._feed = Feed(self._api)
         self._reader = Reader(self._api, max_bytes=settings.max_bytes)
-        self._thread = threading.local()
+        self._look: SameLook[State, Read] = SameLook(self._state, _REUSE_S)
 
     @classmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
@@ -88,23 +75,22 @@ class NotionConnector(Connector):
     # one object
 
     def fingerprint(self, ref: str) -> str | None:
-        kept = self._look("fingerprint", ref)
-        return None if kept.state is None else kept.state.fingerprint
+        state = self._look.ask("fingerprint", ref).found
+        return None if state is None else state.fingerprint
 
     def version(self, ref: str) -> str | None:
-        kept = self._look("version", ref, "fingerprint")
-        if kept.state is None:
+        looked = self._look.ask("version", ref)
+        if looked.found is None:
             return None
-        kept.read = self._reader_of(kept.state)
-        return kept.read.version
+        looked.made = self._reader_of(looked.found)
+        return looked.made.version
 
     def extract(self, ref: str) -> Extraction:
-        kept = self._look("extract", ref, "fingerprint", "version")
-        self._thread.kept = None
-        if kept.state is None:
+        looked = self._look.ask("extract", ref)
+        if looked.found is None:
             raise ObjectGone(f"Notion has no page {ref[:200]!r} for this integration")
-        read = kept.read or self._reader_of(kept.state)
-        return Extraction([read.document], read.version, kept.state.fingerprint)
+        read = looked.made or self._reader_of(looked.found)
+        return Extraction([read.document], read.version, looked.found.fingerprint)
 
     def _reader_of(self, state: State) -> Read:
         try:
@@ -112,17 +98,6 @@ class NotionConnector(Connector):
         except ObjectUnreadable as error:
             version = f"{error.reason}|{state.page.get('last_edited_time')}"
             raise ObjectUnreadable(error.reason, error.detail, version=version, fingerprint=state.fingerprint) from error
-
-    def _look(self, asked_for: str, ref: str, *by: str) -> _Kept:
-        """The page that this thread has asked for in the same look, by one of these calls; else the page now."""
-        kept: _Kept | None = getattr(self._thread, "kept", None)
-        self._thread.kept = None
-        if not (kept and kept.ref == ref and kept.asked_for in by and time.monotonic() - kept.at_s < _REUSE_S):
-            kept = _Kept(asked_for, ref, time.monotonic(), self._state(ref))
-        kept.asked_for = asked_for
-        if kept.state is not None:  # what is gone may be back for the next look, which may begin with its extraction
-            self._thread.kept = kept
-        return kept
 
     def _state(self, ref: str) -> State | None:
         """None: Notion says that there is no such page, that it is in the trash, or that it is not shared with us."""

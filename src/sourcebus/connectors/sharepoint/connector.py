@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
 
 from sourcebus.connectors.base import Connector, Recommended
 from sourcebus.connectors.documents import document
 from sourcebus.connectors.http import Api
+from sourcebus.connectors.same_look import SameLook
 from sourcebus.connectors.sharepoint.answers import judge
 from sourcebus.connectors.sharepoint.config import Settings, is_graph_id, parse
 from sourcebus.connectors.sharepoint.drives import Drives
@@ -32,16 +31,6 @@ _REUSE_S = 2.0
 _FORBIDDEN = "forbidden"
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What a thread has just asked, for its next question about the same object."""
-
-    asked_for: str
-    ref: str
-    at_s: float
-    item: JsonItem | None
-
-
 class SharePointConnector(Connector):
     """See docs/connectors/sharepoint.md. Also `Hears`, `Subscribes`, `Metered` and `Costly` (in resource units)."""
 
@@ -58,7 +47,7 @@ class SharePointConnector(Connector):
         self._drives = Drives(self._api, settings.place)
         self._feed = Feed(self._api, self._drives)
         self._subscriptions = Subscriptions(self._api)
-        self._thread = threading.local()
+        self._look: SameLook[JsonItem, None] = SameLook(self._fetch, _REUSE_S)
 
     @classmethod
     def create(cls, config: Mapping[str, Any], secret: str | None) -> Self:
@@ -80,15 +69,15 @@ class SharePointConnector(Connector):
     # one object
 
     def fingerprint(self, ref: str) -> str | None:
-        item = self._keep("fingerprint", ref, self._fetch(ref))
+        item = self._look.ask("fingerprint", ref).found
         return None if item is None else fingerprint_of(item)
 
     def version(self, ref: str) -> str | None:
-        item = self._keep("version", ref, self._just_asked(ref, "fingerprint"))
+        item = self._look.ask("version", ref).found
         return None if item is None else version_of(item)
 
     def extract(self, ref: str) -> Extraction:
-        item = self._just_asked(ref, "fingerprint", "version")
+        item = self._look.ask("extract", ref).found
         if item is None:
             raise ObjectGone(f"Graph has no item {ref!r}")
         version, fingerprint = version_of(item), fingerprint_of(item)
@@ -121,21 +110,8 @@ class SharePointConnector(Connector):
                 raise
             raise ConnectorError(f"the download was refused: {error.detail}") from error
 
-    def _just_asked(self, ref: str, *by: str) -> JsonItem | None:
-        """The item that this thread has asked for in the same look (it costs a unit), else the item now."""
-        kept: _Kept | None = getattr(self._thread, "kept", None)
-        self._thread.kept = None
-        if kept and kept.ref == ref and kept.asked_for in by and time.monotonic() - kept.at_s < _REUSE_S:
-            return kept.item
-        return self._fetch(ref)
-
-    def _keep(self, asked_for: str, ref: str, item: JsonItem | None) -> JsonItem | None:
-        self._thread.kept = _Kept(asked_for, ref, time.monotonic(), item)
-        return item
-
     def _fetch(self, ref: str) -> JsonItem | None:
         """The file's item; None: Graph confirms that there is no such file in this source."""
-        self._thread.kept = None
         path = self._path(ref)
         if path is None:
             return None
