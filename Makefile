@@ -23,6 +23,8 @@ INSTALLED_PEERS := $(PEERS)/.installed $(PEERS_OLD)/.installed $(BULLMQ)/node_mo
 PORT ?= 8080
 DATA ?= sourcebus-data
 SOAK_MINUTES ?= 10
+# All tests in two processes, a file in one of them. Named tests run in one, where a debugger can be used.
+ALL := -n 2 --dist loadfile
 # A folder of real files that every machine has: Python's own library. And the pages that explain what you are looking at.
 ifdef WATCH
 watched = --watch '$(WATCH)'
@@ -41,7 +43,7 @@ run: $(VENV)/.installed ## start everything and keep a folder searchable (WATCH=
 setup: $(VENV)/.installed-dev ## only make .venv, with what the tests need
 
 test: $(VENV)/.installed-dev ## run the tests (ARGS="-k words" narrows them)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),$(ALL))
 
 soak: $(VENV)/.installed-dev ## the tests that take longer; new simulated worlds for SOAK_MINUTES (10, or hours)
 	@SOAK_MINUTES='$(SOAK_MINUTES)' $(PY) -m pytest -m soak $(ARGS)

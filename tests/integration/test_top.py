@@ -60,8 +60,8 @@ def fill(bus: Bus) -> None:
 
 
 def environment(settings: Settings, redis_url: str | None = None) -> dict[str, str]:
-    """What a shell has set that speaks to this installation."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SOURCEBUS_")}
+    """What a shell has set that speaks to this installation. The size is the terminal's own (pytest-xdist sets another)."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("SOURCEBUS_", "COLUMNS", "LINES"))}
     return plain | {
         "SOURCEBUS_REDIS_URL": redis_url or settings.redis_url,
         "SOURCEBUS_DATABASE_URL": settings.database_url,
