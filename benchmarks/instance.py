@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.processes import Running, free_port, running
+from benchmarks.processes import Running, running
 from sourcebus.runtime import Runtime, build
 from sourcebus.settings import Settings
+from sourcebus.testing.ports import free_ports
 
 _READY_S = 90.0
 
@@ -52,7 +53,7 @@ class Instance:
 @contextmanager
 def up(data: Path, *watch: Path) -> Generator[Instance]:
     """Starts it on a data folder and waits until a worker and a beat are there; stops it at the end."""
-    port = free_port()
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "sourcebus", "up", "--data", str(data), "--port", str(port)]
     for folder in watch:
         command += ["--watch", str(folder)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
@@ -71,13 +70,6 @@ def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
 def clean_environment() -> dict[str, str]:
     """This process's environment, without settings of an installation that the person may have."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SOURCEBUS_")}
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

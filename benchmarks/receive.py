@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from benchmarks.github_deliveries import SECRET, SOURCES, GitHubDeliveries, missing
-from benchmarks.processes import REPOSITORY, clean_environment, free_port, running, scratch
+from benchmarks.processes import REPOSITORY, clean_environment, running, scratch
 from benchmarks.progress import step
 from benchmarks.result import Cell, Goal, Result, Table, number
 from benchmarks.timing import median
@@ -29,6 +29,7 @@ from sourcebus.model import Source
 from sourcebus.runtime import build
 from sourcebus.settings import Settings
 from sourcebus.testing import running_server
+from sourcebus.testing.ports import free_ports
 
 OURS, PAYLOAD, NAMES = "sourcebus gateway", "FastAPI + task.delay(payload)", "FastAPI + task.delay(names only)"
 SYSTEMS = (OURS, PAYLOAD, NAMES)
@@ -83,7 +84,7 @@ def receiver(name: str) -> Generator[int]:
         )
         if name == OURS:
             _add_sources(settings)
-        port = free_port()
+        (port,) = free_ports(1)
         command = [sys.executable, *(part.format(port=port) for part in _COMMANDS[name])]
         environment = {
             "SOURCEBUS_REDIS_URL": url,

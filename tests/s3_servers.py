@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ import httpx
 from sourcebus.connectors.s3.bucket import client
 from sourcebus.connectors.s3.settings import Settings
 from sourcebus.model import Delivery
+from sourcebus.testing.ports import free_ports
 from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
 
 ACCESS_KEY, SECRET_KEY = "an-access-key", "a-secret-key"
@@ -135,15 +136,6 @@ def _open(server: S3Server) -> Generator[S3Server]:
         yield server
     finally:
         server.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Line:

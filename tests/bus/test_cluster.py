@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 from redis import Redis
@@ -10,16 +9,7 @@ from redis import Redis
 from sourcebus.bus import Bus
 from sourcebus.model import ChangeKind, Quota, SourceChanged
 from sourcebus.testing import running_server
-
-
-def _free_port() -> int:
-    """One whose cluster-bus port, 10,000 above it, exists too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port < 55_000:
-            return port
+from sourcebus.testing.ports import free_ports
 
 
 def _formed(client: Redis) -> bool:
@@ -28,7 +18,7 @@ def _formed(client: Redis) -> bool:
 
 
 def test_every_key_of_a_bus_is_in_one_slot():
-    options = ["--port", str(_free_port()), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
+    options = ["--port", str(*free_ports(1)), "--bind", "127.0.0.1", "--cluster-enabled", "yes"]
     with running_server(options) as url:
         client = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]  # redis-py leaves **kwargs untyped
         client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")  # pyright: ignore[reportUnknownMemberType]

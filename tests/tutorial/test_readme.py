@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from sourcebus.testing.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,8 +39,7 @@ def steps(port: int, folder: Path) -> dict[int, str]:
 
 @pytest.mark.skipif(not (ROOT / ".venv" / ".installed").exists(), reason="`make run` would install first: run by make test")
 def test_the_tutorial(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     todo = steps(port, tmp_path)
     assert list(todo) == list(range(1, 12))
     script = "".join(f"echo '=== {number}'\n{lines}\n" for number, lines in todo.items())

@@ -22,6 +22,8 @@ from typing import Any
 
 from imapclient import IMAPClient
 
+from sourcebus.testing.ports import free_ports
+
 INSTALL = "apt-get install --no-install-recommends dovecot-imapd"
 USER, PASSWORD = "heron", "shallow-water"
 
@@ -144,7 +146,7 @@ def running_dovecot(
     """
     folder = Path(tempfile.mkdtemp(prefix="dovecot-"))
     folder.chmod(0o755)
-    port, tls_port = _free_port(), _free_port() if certificate else 0
+    port, tls_port = free_ports(2) if certificate else (*free_ports(1), 0)
     internal, group, login, mail, mail_group = _users()
     (folder / "mail").mkdir()
     if os.getuid() == 0:
@@ -171,9 +173,3 @@ def _users() -> tuple[str, str, str, str, str]:
     name = getpass.getuser()
     group = grp.getgrgid(os.getgid()).gr_name
     return name, group, name, name, group
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

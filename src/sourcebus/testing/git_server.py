@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from sourcebus.errors import SourceUnavailable
+from sourcebus.testing.ports import free_ports
 
 INSTALL = "apt-get install git nginx-light fcgiwrap"
 
@@ -59,9 +60,7 @@ class GitServer:
         self.folder = Path(tempfile.mkdtemp(prefix="git-"))
         self.repositories = self.folder / "repositories"
         self.repositories.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
