@@ -89,7 +89,7 @@ class Desk:
             "mode": source.mode.value,
             "state": stats.state if stats else "unknown",
             "reason": stats.reason if stats else "the bus does not know it yet",
-            "why": _why(stats, state),
+            "why": stats.why if stats else "the bus does not know it yet",
             "until": from_ms(stats.until_ms).isoformat() if stats and stats.until_ms else None,
             "pending": stats.pending if stats else None,
             "in_flight": stats.in_flight if stats else None,
@@ -313,15 +313,6 @@ class Desk:
             return Check("disk", None, str(error))
         fix = "make room: events wait while the disk is full, none is lost"
         return Check("disk", free >= _LEAST_FREE_BYTES, f"{free // 2**20} MiB free", fix)
-
-
-def _why(stats: SourceStats | None, state: JsonObject) -> str:
-    """The bus pauses a bucket for a 429 and for a source out of reach alike; only the first of these did the provider say."""
-    if stats is None:
-        return "the bus does not know it yet"
-    if stats.reason == "provider_pause" and state.get("error"):
-        return stats.why.replace("provider said wait, ", "tries again in ")
-    return stats.why
 
 
 def _feed(stats: SourceStats | None, state: JsonObject, heard: Heard) -> JsonObject:

@@ -106,8 +106,8 @@ WAITED: Final = Metric(
 HELD_BACK: Final = Metric(
     "sourcebus_source_held_back",
     "gauge",
-    "1 for what holds the source's work back now: tokens, provider_pause, cap, window_or_backoff (its own gates), "
-    "no_worker, workers_busy (want of workers) or paused",
+    "1 for what holds the source's work back now: tokens, provider_pause, out_of_reach, cap, window_or_backoff "
+    "(its own gates), no_worker, workers_busy (want of workers) or paused",
     ("source", "reason"),
 )
 LEARNED: Final = Metric(

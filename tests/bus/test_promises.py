@@ -418,7 +418,7 @@ def test_why_a_source_is_not_running(bus: Bus, clock: ManualClock):
     bus.resume("s")
     clock.advance(1_000)
     bus.nack(bus.claim(consumer="c").leases, how=Settle.UNAVAILABLE, wait_ms=4_000)
-    assert state() == ("waiting", "provider_pause")
+    assert state() == ("waiting", "out_of_reach")
 
 
 def test_a_bus_that_shall_stay_warm_calls_for_a_consumer_before_the_first_signal(bus: Bus, clock: ManualClock):

@@ -148,7 +148,7 @@ def test_an_outage_of_one_source_does_not_hold_up_the_others_of_its_bucket(
     lease = bus.claim(4, wait_ms=60_000).leases[0]
     assert lease.source_id == "well"
     (stats,) = bus.stats(["broken"])
-    assert stats and (stats.state, stats.reason, stats.left_s) == ("waiting", "provider_pause", 0.001)
+    assert stats and (stats.state, stats.reason, stats.left_s) == ("waiting", "out_of_reach", 0.001)
     assert stats.waited_ms["provider_pause"] == 3_000 and stats.learned_share == 1
     clock.advance(1)
     bus.ack([lease])

@@ -53,7 +53,7 @@ def test_how_long_a_window_or_a_backoff_still_lasts(bus: Bus, clock: ManualClock
     assert (look(bus).reason, look(bus).left_s, look(bus).why) == ("window_or_backoff", 12.0, "window or back-off, 12 s")
 
 
-@pytest.mark.parametrize("gate", ["tokens", "provider_pause", "cap", "window_or_backoff"])
+@pytest.mark.parametrize("gate", ["tokens", "provider_pause", "out_of_reach", "cap", "window_or_backoff"])
 def test_a_gate_that_has_opened_is_no_reason_any_more(redis: Redis, bus: Bus, clock: ManualClock, gate: str):
     """Nobody works and nobody keeps house, so nothing moves: it is a worker that is wanting, not tokens."""
     quota = Quota(rate=1, burst=1) if gate == "tokens" else Quota(concurrency=1)
@@ -63,6 +63,9 @@ def test_a_gate_that_has_opened_is_no_reason_any_more(redis: Redis, bus: Bus, cl
     if gate == "provider_pause":
         bus.nack(leases, how=Settle.THROTTLED, wait_ms=41_000)
         assert look(bus).why == "provider said wait, 41 s"
+    elif gate == "out_of_reach":
+        bus.nack(leases, how=Settle.UNAVAILABLE, wait_ms=41_000)
+        assert look(bus).why == "out of reach, tries again in 41 s"
     elif gate != "cap":
         bus.ack(leases)
     if gate == "window_or_backoff":

@@ -186,7 +186,7 @@ def test_an_outage_spares_its_own_source_and_no_other_of_its_bucket(runtime: Run
     work(runtime)
     assert sum("failed" in {line["what"] for line in runtime.desk.why("broken", ref)} for ref in refs) == 1
     broken, well = runtime.bus.stats(["broken", "well"])
-    assert broken and (broken.reason, broken.pending) == ("provider_pause", 20)
+    assert broken and (broken.reason, broken.pending) == ("out_of_reach", 20)
     assert well and (well.state, well.pending) == ("idle", 0) and set(made["well"].extracted.values()) == {2}
 
 
@@ -268,8 +268,8 @@ def test_a_source_that_is_out_of_reach_costs_no_attempt_and_deletes_nothing(
     changed(runtime, "a")
     assert found(runtime, "apples") == ["a"]
     (line,) = runtime.desk.status(["s"])
-    assert line["error"] == str(error) and line["reason"] == "provider_pause"
-    assert line["why"].startswith("tries again in "), "no provider said anything"
+    assert line["error"] == str(error) and line["reason"] == "out_of_reach"
+    assert line["why"].startswith("out of reach, tries again in "), "no provider said anything"
     (check,) = [check for check in runtime.desk.doctor() if check.name == "source s"]
     assert check.ok is False and check.detail == str(error).rstrip("."), "a sentence about what helps follows"
     assert stats(runtime).throttled == 0 and stats(runtime).learned_share == 1.0

@@ -269,7 +269,7 @@ def test_a_listing_that_fails_half_way_deletes_nothing_also_when_it_was_cut(hast
     hasty.runtime.sources.scan("s", Signal.POLL)
     hasty.once()
     hasty.shelf.refuse(Answer(500), times=3, path="/list")
-    hasty.work(until=lambda: hasty.stats().reason == "provider_pause")
+    hasty.work(until=lambda: hasty.stats().reason == "out_of_reach")
     assert "o000" in hasty.indexed() and "500" in hasty.state()["error"]
     hasty.shelf.accept_again()
     hasty.work()
@@ -284,7 +284,7 @@ def test_a_refused_listing_is_about_the_source_not_about_an_object(bench: Bench,
     bench.shelf.refuse(Answer(status), path="/list")
     bench.runtime.sources.scan("s", Signal.POLL)
     bench.once()
-    assert bench.stats().reason == "provider_pause" and bench.stats().left_s is not None
+    assert bench.stats().reason == "out_of_reach" and bench.stats().left_s is not None
     assert bench.stats().left_s >= pause_s and bench.stats().dead == 0  # pyright: ignore[reportOptionalOperand]
     assert bench.indexed() == bench.on_shelf() and str(status) in bench.state()["error"]
 

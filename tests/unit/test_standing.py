@@ -17,6 +17,7 @@ from sourcebus.bus.standing import in_words
         ("waiting", "tokens", 3.0, 0, "waits for tokens, 3 s"),
         ("waiting", "tokens", 0.4, 1, "running; waits for tokens, 0.4 s"),
         ("waiting", "provider_pause", 41.0, 0, "provider said wait, 41 s"),
+        ("waiting", "out_of_reach", 41.0, 0, "out of reach, tries again in 41 s"),
         ("waiting", "window_or_backoff", 12.0, 0, "window or back-off, 12 s"),
         ("waiting", "window_or_backoff", None, 0, "window or back-off"),
         ("blocked", "cap", None, 4, "running; at its cap of 4"),

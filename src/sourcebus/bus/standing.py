@@ -15,8 +15,8 @@ from typing import Final
 from sourcebus.bus.scripts import layouts
 from sourcebus.clock import duration
 
-REASONS: Final = ("tokens", "provider_pause", "cap", "window_or_backoff", "no_worker", "workers_busy", "paused")
-"""Why what is pending does not run. The first four are the source's own gates, the next two a want of workers."""
+REASONS: Final = ("tokens", "provider_pause", "out_of_reach", "cap", "window_or_backoff", "no_worker", "workers_busy", "paused")
+"""Why what is pending does not run. The first five are the source's own gates, the next two a want of workers."""
 
 WAITED: Final = ("tokens", "provider_pause", "cap", "window", "no_worker")
 """What waiting is counted by. ``window`` is any delay of single objects, ``no_worker`` any time ready and not claimed."""
@@ -24,6 +24,7 @@ WAITED: Final = ("tokens", "provider_pause", "cap", "window", "no_worker")
 COUNTED_AS: Final[Mapping[str, str]] = {
     "tokens": "tokens",
     "provider_pause": "provider_pause",
+    "out_of_reach": "provider_pause",
     "cap": "cap",
     "window_or_backoff": "window",
     "no_worker": "no_worker",
@@ -38,12 +39,12 @@ _RECOVERY_MS = 600_000  # place.lua's: a halved rate is whole again after this l
 
 @dataclass(frozen=True, slots=True)
 class SourceStats:
-    """How a source stands. `state`: idle, ready, waiting or blocked; `reason`, one of `REASONS` or "", says why what is
-    pending does not run (``provider_pause``: the provider said wait, or cannot be reached); `until_ms` is when that ends, where
-    it is known. `cap` calls may run at once, of all sources of the bucket where it is `shared`. `tokens` in units (None:
-    unlimited), below zero in debt. `oldest_due_ms` is when the oldest ready signal was stored. The counters are all-time, also
-    `waited_ms`: for how long the source (its bucket, but for ``window``) had work that could not run, by the names of `WAITED`;
-    ``window`` is added up over objects. `service_ms` is a mean; `now_ms` is the bus's time."""
+    """How a source stands. `state`: idle, ready, waiting or blocked; `reason`, one of `REASONS` or "", says why what is pending
+    does not run (``provider_pause``: the provider said wait; ``out_of_reach``: it gave no answer); `until_ms` is when that
+    ends, where it is known. `cap` calls may run at once, of all sources of the bucket where it is `shared`. `tokens` in units
+    (None: unlimited), below zero in debt. `oldest_due_ms` is when the oldest ready signal was stored. The counters are
+    all-time, also `waited_ms`: for how long the source (its bucket, but for ``window``) had work that could not run, by the
+    names of `WAITED`; ``window`` is added up over objects. `service_ms` is a mean; `now_ms` is the bus's time."""
 
     source_id: str
     state: str
@@ -114,7 +115,8 @@ def standing(
     if not ready and (next_due_ms is None or next_due_ms > now_ms):
         return "waiting", "window_or_backoff", next_due_ms
     if source["away"] > now_ms:
-        return "waiting", "provider_pause", int(max(source["away"], bucket["pause"]))
+        reason = "out_of_reach" if source["away"] >= bucket["pause"] else "provider_pause"
+        return "waiting", reason, int(max(source["away"], bucket["pause"]))
     if int(bucket["where"]) == _IN_WAIT and bucket["at"] > now_ms:
         return "waiting", "provider_pause" if int(bucket["why"]) == _WHY_PAUSE else "tokens", int(bucket["at"])
     if not consumers:  # before the cap: leases that nobody extends fill it until somebody reaps them
@@ -149,6 +151,8 @@ def in_words(state: str, reason: str, left_s: float | None, *, in_flight: int, c
             return f"{_and_runs(in_flight)}waits for tokens{left}"
         case "provider_pause":
             return f"{_and_runs(in_flight)}provider said wait{left}"
+        case "out_of_reach":
+            return f"{_and_runs(in_flight)}out of reach, tries again in {duration(left_s or 0)}"
         case "window_or_backoff":
             return f"{_and_runs(in_flight)}window or back-off{left}"
         case _ if in_flight:

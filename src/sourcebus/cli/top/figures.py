@@ -15,7 +15,7 @@ from sourcebus.cli.terminal import visible
 _FADE_S = 30.0
 """What a source waited for is shown of about the last half minute."""
 
-GATES: Final = ("provider_pause", "tokens", "cap", "window_or_backoff")
+GATES: Final = ("provider_pause", "out_of_reach", "tokens", "cap", "window_or_backoff")
 """What a source waits for however many workers there are."""
 
 

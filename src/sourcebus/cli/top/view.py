@@ -18,6 +18,7 @@ LOOKS: Final = {
     "no_worker": ("▲", "bold white on red", "no worker"),
     "workers_busy": ("△", "bold yellow", "no free worker"),
     "provider_pause": ("◷", "magenta", "provider said wait"),
+    "out_of_reach": ("◷", "red", "out of reach"),
     "tokens": ("◷", "cyan", "tokens"),
     "cap": ("◷", "blue", "at their cap"),
     "window_or_backoff": ("◷", "bright_black", "window or back-off"),
