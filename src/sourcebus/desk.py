@@ -17,7 +17,7 @@ from sourcebus.catalog import Catalog, Subscribed, Upkeep
 from sourcebus.connectors import Connector
 from sourcebus.errors import BusError, CatalogError, ConnectorError, InvalidInput
 from sourcebus.freshness import JITTER, Feeding, staleness_bound_s
-from sourcebus.model import Change, JsonObject, Source, Version, from_ms
+from sourcebus.model import SECRET_HERE, Change, JsonObject, Source, Version, from_ms
 
 _SEEN_WITHIN_MS = 30_000
 _PAGE = 500
@@ -113,9 +113,17 @@ class Desk:
         return _staleness(self._bus.stats([source.id])[0], feed)
 
     def subscriptions(
-        self, workspace: str | None = None, after: str | None = None, limit: int = 1000
+        self,
+        workspace: str | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+        *,
+        reveal: bool = False,
     ) -> tuple[list[JsonObject], str | None]:
-        """A line for each subscription, and for each source that wants one and has none; and where the next page begins."""
+        """A line for each subscription, and for each source that wants one and has none; and where the next page begins.
+
+        `reveal` fills in the secret where a person has to paste it at the provider: for the server's own command line only.
+        """
         found = self._catalog.upkeep.listed(workspace, after, limit)
         ids = [upkeep.source_id for upkeep, _ in found]
         lines: list[JsonObject] = []
@@ -126,8 +134,18 @@ class Desk:
                 "webhook_coverage": None if coverage is None else round(coverage, 4),
                 "error": upkeep.error,
             }
-            lines += [_subscription(upkeep, one) | common for one in known or [None]]
+            made = [_subscription(upkeep, one) | common for one in known or [None]]
+            lines += [line | {"to_do": self._to_do(line, reveal)} for line in made]
         return lines, ids[-1] if len(ids) == limit else None
+
+    def _to_do(self, line: JsonObject, reveal: bool) -> str | None:
+        text: str | None = line["to_do"]
+        if text is None or SECRET_HERE not in text:
+            return text
+        if not reveal:
+            return text.replace(SECRET_HERE, "(sourcebus subscriptions shows it on the server)")
+        known = {one.id: one.secret for one in self._catalog.subscriptions(line["source_id"])}
+        return text.replace(SECRET_HERE, known.get(line["id"]) or "(it is gone)")
 
     # --- one object ----------------------------------------------------------------------------------------------
 

@@ -218,13 +218,18 @@ class Delivery:
     url: str = ""
 
 
+SECRET_HERE = "{secret}"
+"""Stands in a subscription's ``to_do`` for its secret, which is stored encrypted and apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A provider's promise to send deliveries until `expires_at_ms` (None: until it is cancelled).
 
     `id` is the provider's own. `secret` is what its deliveries prove themselves by, encrypted at rest and never shown;
     `state` is whatever else the connector needs to renew or cancel it, as JSON, and may be shown. Its ``to_do``, a text, is
-    what a person still has to do at the provider; it is shown with the subscription.
+    what a person still has to do at the provider; it is shown with the subscription. Where it says `SECRET_HERE` the secret is
+    filled in, for whoever sits at the server's own command line and nobody else.
     """
 
     id: str

@@ -14,7 +14,7 @@ from tests.connectors.notion_source import connect
 
 from sourcebus.connectors.notion import NotionConnector
 from sourcebus.errors import InvalidInput, Unverified
-from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Subscription
+from sourcebus.model import SECRET_HERE, WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Subscription
 from sourcebus.testing.providers.courier import Faults
 from sourcebus.testing.providers.notion import NotionSimulator
 from sourcebus.testing.providers.server import Answer, Asked, ProviderServer
@@ -91,7 +91,7 @@ def test_from_the_handshake_to_an_event(notion: NotionSimulator, hook: Hook) -> 
     (kept,) = hook.kept.values()
     assert notion.hook
     assert kept.secret == (token := notion.hook[1])
-    assert kept.state["to_do"] == f"paste this verification token at Notion: {token}"
+    assert kept.state["to_do"] == f"paste this verification token at Notion: {SECRET_HERE}"
     assert token not in hook.heard[0].note
     page = notion.write("page", "text")
     notion.courier.settle()

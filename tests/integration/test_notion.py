@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,7 +106,7 @@ def test_a_listing_without_changes_reads_nothing(desk: Desk) -> None:
 
 
 def test_from_the_handshake_to_an_event_through_the_gateway(http: httpx.Client, runtime: Runtime) -> None:
-    """The token is shown as what is to do, and in no line of the log; the first event takes it off the screen."""
+    """The token is shown at the command line as what is to do, and nowhere else; the first event takes it off the screen."""
     with NotionSimulator(enforce=False) as notion:
         source = {"id": "wiki", "connector": "notion", "secret": notion.tokens[0], "config": {"notion_url": notion.notion_url}}
         http.post("/v1/sources", json=source | {"paused": True}).raise_for_status()
@@ -113,8 +114,11 @@ def test_from_the_handshake_to_an_event_through_the_gateway(http: httpx.Client, 
         assert http.post("/hooks/wiki", json={"verification_token": "secret_of_somebody_else"}).status_code == 404
         assert notion.subscribe(f"{http.base_url}/hooks/wiki/{token}").status_code == 200
         assert notion.subscribe(f"{http.base_url}/hooks/wiki/{token}").status_code == 401
-        (line,) = http.get("/v1/subscriptions").json()["items"]
+        ((line,), _) = runtime.desk.subscriptions(reveal=True)
         secret = line["to_do"].rpartition(" ")[2]
+        shown = http.get("/v1/subscriptions")
+        assert shown.json()["items"][0]["to_do"].startswith("paste") and secret not in shown.text
+        assert secret not in json.dumps([dict(one.state) for one in runtime.catalog.subscriptions("wiki")])
         runtime.hooks.log.flush()
         told = http.get("/v1/sources/wiki/deliveries").text
         assert secret not in told

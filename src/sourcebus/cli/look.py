@@ -77,7 +77,7 @@ def subscriptions(
         items: list[JsonObject] = []
         after: str | None = None
         while True:
-            page, after = runtime.desk.subscriptions(workspace, after)
+            page, after = runtime.desk.subscriptions(workspace, after, reveal=True)
             items += page
             if after is None:
                 break

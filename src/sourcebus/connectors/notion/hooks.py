@@ -14,7 +14,7 @@ from sourcebus.connectors.notion.pages import ref_of
 from sourcebus.connectors.payloads import parse_json_object
 from sourcebus.connectors.signing import check_hmac, check_token
 from sourcebus.errors import InvalidInput, Unverified
-from sourcebus.model import WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Reply, Subscription
+from sourcebus.model import SECRET_HERE, WHOLE_SOURCE, Change, ChangeKind, Delivery, Heard, Reply, Subscription
 
 _SIGNATURE = "x-notion-signature"
 _TOKEN_CHARS = range(16, 513)
@@ -67,7 +67,7 @@ def _handshake(body: bytes, signature: str | None, token: str, living: Sequence[
         return Heard(reply=Reply(), note="the handshake again: its token is the one that is known")
     if name is None:
         raise Unverified("a handshake, but a token is known already: to take a new one, change config.webhook")
-    state = {"confirmed": False, "to_do": f"paste this verification token at Notion: {token}"}
+    state = {"confirmed": False, "to_do": f"paste this verification token at Notion: {SECRET_HERE}"}
     return Heard(reply=Reply(), keep=Subscription(name, None, token, state), note="the handshake of a new subscription")
 
 
