@@ -105,7 +105,7 @@ class Runtime:
                 stopping=stopping,
             ),
             SubscriptionUpkeep(self.catalog, self._store, self.clock, self.hook_url),
-            Feed(self.bus, self.catalog, self.clock, subscribing=self.hook_url is not None),
+            Feed(self.bus, self.catalog, self.clock, self._store, subscribing=self.hook_url is not None),
             self.clock,
             commit_ms=settings.commit_ms,
             sinks=self.sinks,
@@ -173,8 +173,12 @@ def build(settings: Settings, *, invite: Invite | None = None, sinks: Sequence[S
     key = settings.secret_key.get_secret_value() if settings.secret_key else None
     catalog = Catalog.open(settings.database_url, secret_key=key)
     connect = _connecting(catalog)
-    subscriptions = Subscriptions(catalog, bus, clock, connect, invite, settings.public_url)
-    sources = Sources(catalog, bus, _create, invite, subscriptions, public_url=settings.public_url or settings.api_url)
+
+    def accept(events: Sequence[SourceChanged]) -> object:
+        return intake.accept(events)  # which needs the sources, whose own signals come in by it too
+
+    subscriptions = Subscriptions(catalog, accept, clock, connect, settings.public_url)
+    sources = Sources(catalog, bus, _create, invite, accept, subscriptions, public_url=settings.public_url or settings.api_url)
     intake = Intake(bus, sources, clock, invite)
     bindings = Bindings(catalog, connect, clock)
     hooks = Hooks(

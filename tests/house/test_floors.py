@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,17 @@ def test_a_module_without_a_floor_is_refused(tmp_path: Path) -> None:
     done = lint(tmp_path)
     assert done.returncode != 0
     assert "- sourcebus.utils" in done.stdout
+
+
+def test_every_signal_comes_in_by_one_door() -> None:
+    """One path: nobody but intake's `accept` stores signals (the simulation is a world of its own)."""
+    package = ROOT / "src" / "sourcebus"
+    doors = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "simulation" not in path.parts and re.search(r"bus\.emit\(", path.read_text("utf-8"))
+    }
+    assert doors == {"intake/accept.py"}
 
 
 def test_the_page_names_every_room() -> None:

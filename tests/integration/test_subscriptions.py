@@ -205,6 +205,17 @@ def test_a_source_from_before_there_was_a_public_address_is_subscribed_with_its_
     assert living(bench) == ["sub-1"]
 
 
+def test_a_lost_subscription_is_heard_also_while_the_bus_has_forgotten_the_source(bench: Bench):
+    """Redis has lost its data, and the provider's word comes before housekeeping has noticed."""
+    bench.add()
+    bench.work()
+    bench.runtime.bus.unregister("s")
+    bench.runtime.subscriptions.heard("s", Heard(lost=("sub-1",)))
+    assert bench.stats().pending == 2, "a look through the gap, and a new subscription"
+    bench.work()
+    assert bench.indexed() == bench.on_shelf() and living(bench) == ["sub-2"]
+
+
 def test_a_webhook_that_proves_nothing_is_refused(bench: Bench):
     bench.add(secret="right")
     bench.work()

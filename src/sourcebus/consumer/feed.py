@@ -7,7 +7,7 @@ words on the screens, a new subscription.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import structlog
@@ -31,10 +31,19 @@ _CHANGES = ("indexed", "deleted", "unreadable")
 
 
 class Feed:
-    """`subscribing`: this installation can be reached by providers. One object serves all threads of a process."""
+    """`accept` stores signals; `subscribing`: this installation can be reached by providers. One object serves all threads of
+    a process."""
 
-    def __init__(self, bus: Bus, catalog: Catalog, clock: Clock, *, subscribing: bool) -> None:
-        self._bus, self._catalog, self._clock, self._subscribing = bus, catalog, clock, subscribing
+    def __init__(
+        self,
+        bus: Bus,
+        catalog: Catalog,
+        clock: Clock,
+        accept: Callable[[Sequence[SourceChanged]], object],
+        *,
+        subscribing: bool,
+    ) -> None:
+        self._bus, self._catalog, self._clock, self._accept, self._subscribing = bus, catalog, clock, accept, subscribing
         self._lock = threading.Lock()
         self._listening: dict[str, tuple[float, float | None]] = {}
 
@@ -132,7 +141,7 @@ class Feed:
             _log.info("webhooks_relied_on", source_id=source_id)
 
     def _call_for_subscription(self, source_id: str) -> None:
-        self._bus.emit(SourceChanged(source_id, SUBSCRIPTION, ChangeKind.SCAN, signal=Signal.POLL))
+        self._accept([SourceChanged(source_id, SUBSCRIPTION, ChangeKind.SCAN, signal=Signal.POLL)])
 
     def _set_interval(
         self,

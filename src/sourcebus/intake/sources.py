@@ -63,11 +63,12 @@ class Sources:
         bus: Bus,
         create: Callable[[str, Mapping[str, Any], str | None], Connector],
         invite: Callable[[Sequence[int]], None],
+        accept: Callable[[Sequence[SourceChanged]], object],
         subscriptions: Subscriptions,
         *,
         public_url: str,
     ) -> None:
-        self._catalog, self._bus, self._create, self._invite = catalog, bus, create, invite
+        self._catalog, self._bus, self._create, self._invite, self._accept = catalog, bus, create, invite, accept
         self._subscriptions, self._public_url = subscriptions, public_url
 
     def add(self, source: Source) -> Source:
@@ -152,8 +153,7 @@ class Sources:
 
     def scan(self, source_id: str, signal: Signal = Signal.RECONCILE) -> None:
         """Has the whole source looked through, behind live signals."""
-        emitted = self._bus.emit(SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=signal))
-        self._invite(emitted.invite)
+        self._accept([SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=signal)])
 
     def _look_through(self, source_id: str) -> None:
         """Nothing that is known of earlier listings is good any more: has everything listed anew."""

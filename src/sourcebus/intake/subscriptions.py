@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import structlog
 
-from sourcebus.bus import Bus
 from sourcebus.catalog import Catalog
 from sourcebus.clock import Clock
 from sourcebus.connectors import Connector, Subscribes
@@ -34,13 +33,12 @@ class Subscriptions:
     def __init__(
         self,
         catalog: Catalog,
-        bus: Bus,
+        accept: Callable[[Sequence[SourceChanged]], object],
         clock: Clock,
         connect: Callable[[Source], Connector],
-        invite: Callable[[Sequence[int]], None],
         public_url: str | None,
     ) -> None:
-        self._catalog, self._bus, self._clock, self._connect, self._invite = catalog, bus, clock, connect, invite
+        self._catalog, self._accept, self._clock, self._connect = catalog, accept, clock, connect
         self.public_url = public_url
         self._looked_ms = float("-inf")
 
@@ -60,8 +58,7 @@ class Subscriptions:
         lost = [one for one in heard.lost if self._catalog.drop_subscription(source_id, one)]
         if lost:
             _log.warning("subscription_lost", source_id=source_id, subscription_id=lost[0], error="the provider says so")
-            scan = SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=Signal.POLL)
-            self._invite(self._bus.emit(scan).invite)
+            self._accept([SourceChanged(source_id, WHOLE_SOURCE, ChangeKind.SCAN, signal=Signal.POLL)])
         if heard.renew:
             self._catalog.upkeep.renew_now(source_id, heard.renew)
         if (lost or heard.renew) and self.public_url is not None:
@@ -77,7 +74,7 @@ class Subscriptions:
         for source_id in self._catalog.upkeep.due():
             try:
                 self.call_for(source_id)
-            except UnknownSource:  # the bus lost it; whoever registers it again has it subscribed too
+            except UnknownSource:  # removed meanwhile
                 continue
 
     def look_again(self) -> None:
@@ -102,8 +99,7 @@ class Subscriptions:
 
     def call_for(self, source_id: str) -> None:
         """Has a worker look after the source's subscription now. UnknownSource."""
-        event = SourceChanged(source_id, SUBSCRIPTION, ChangeKind.SCAN, signal=Signal.POLL)
-        self._invite(self._bus.emit(event).invite)
+        self._accept([SourceChanged(source_id, SUBSCRIPTION, ChangeKind.SCAN, signal=Signal.POLL)])
 
 
 def _cancel(source_id: str, connector: Connector, subscription: Subscription) -> None:
